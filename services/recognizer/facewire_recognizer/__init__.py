@@ -1,0 +1,1 @@
+"""The recognizer: face crops become names on the response queue."""

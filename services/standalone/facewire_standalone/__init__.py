@@ -1,0 +1,1 @@
+"""All of Facewire in one process, with an embedded broker, and the `facewire` command line."""

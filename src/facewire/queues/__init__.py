@@ -1,0 +1,42 @@
+"""What a queue of messages does, whatever keeps them: SQLite or SQS."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+#: A message is received this often before it counts as poison.
+MAX_RECEIVES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A message on loan: nobody else receives it until the lease ends.
+
+    `receipt` names this very loan, `receives` counts the loans so far, this one included.
+    """
+
+    receipt: str
+    body: bytes
+    receives: int
+
+
+class Queue(Protocol):
+    """Messages that stay until acknowledged. Every call raises QueueError where the queue cannot answer."""
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        """Keep each of `bodies` (at most 1,000,000 bytes each) durably before returning."""
+
+    async def receive(self, limit: int, *, wait: float) -> list[Lease]:
+        """Return up to `limit` messages, oldest first, waiting up to `wait` seconds for the first."""
+
+    async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
+        """Make the leases end `seconds` from now. A lease that has already ended is passed over."""
+
+    async def acknowledge(self, leases: Sequence[Lease]) -> None:
+        """Delete the messages. A lease that has already ended is passed over."""
+
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0) -> None:
+        """Let others receive the messages again, `delay` seconds from now."""
+
+    async def bury(self, lease: Lease, reason: str) -> None:
+        """Move the message to the dead letters, with the reason."""

@@ -1,0 +1,115 @@
+"""What is kept of results and of enrolled people, whatever keeps it: SQLite or DynamoDB."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewire.messages import FaceCrop, Frame, RecognizedFaces, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the store knows of one request. `answer` is None while it is pending and once it has expired."""
+
+    request_id: str
+    status: Status | Literal["expired"]
+    camera: str | None
+    content_sha256: str
+    received_at: datetime
+    answer: RecognizedFaces | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultQuery:
+    """Which results a page of the history shows; `None` means any. Times are inclusive, newest first."""
+
+    camera: str | None = None
+    person: str | None = None
+    status: Status | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """A page of the history; `cursor` leads to the next one, None after the last."""
+
+    results: Sequence[Result]
+    cursor: str | None
+
+
+class ResultStore(Protocol):
+    """Answers by request id. Writes are idempotent; the better answer stays (`RecognizedFaces.rank`)."""
+
+    async def expect(self, frame: Frame) -> None:
+        """Note that `frame` was accepted: its request is pending unless something better is known."""
+
+    async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
+        """Keep each answer that is better than what is there; return those that were kept."""
+
+    async def get(self, request_id: str) -> Result | None:
+        """Return what is known of the request, None if it was never seen."""
+
+    async def page(self, query: ResultQuery) -> ResultPage:
+        """Return the newest results that fit, a page at a time. StoreError `bad_cursor` for a cursor of nobody's."""
+
+    async def overdue(self, before: datetime, limit: int) -> list[Result]:
+        """Return requests still pending that were received before that moment."""
+
+    async def expire(self, before: datetime, *, forget_before: datetime) -> int:
+        """Turn what was received before the first moment into tombstones, drop tombstones before the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledFace:
+    """One face of a person. `embedding` is unit-length float32 (d,) of the embedder `embedder`.
+
+    `crop` is the unaligned enrolment crop with its landmarks; imported embeddings have none.
+    """
+
+    face_id: str
+    person: str
+    embedder: str
+    embedding: NDArray[np.float32]
+    enrolled_at: datetime
+    crop: FaceCrop | None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSummary:
+    """A person and the ids of her or his faces, oldest first."""
+
+    person: str
+    face_ids: tuple[str, ...]
+    enrolled_at: datetime
+
+
+class GalleryStore(Protocol):
+    """Enrolled faces. Every change raises `version` by at least one."""
+
+    async def version(self) -> int:
+        """Return the number of the latest change."""
+
+    async def add(self, faces: Sequence[EnrolledFace]) -> int:
+        """Keep the faces (a known face id is left as it is) and return the version."""
+
+    async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
+        """Return the version and all faces, or those of one embedder, crops left out."""
+
+    async def crops(self) -> list[EnrolledFace]:
+        """Return all faces that have a crop, with it: what a change of embedder embeds again."""
+
+    async def people(self) -> list[PersonSummary]:
+        """Return everybody enrolled, by name."""
+
+    async def delete_face(self, person: str, face_id: str) -> bool:
+        """Delete one face and everything kept of it; False if there was none."""
+
+    async def delete_person(self, person: str) -> int:
+        """Delete everything kept of a person; return how many faces that were."""

@@ -1,0 +1,1 @@
+"""From pixels to boxes and embeddings: tensors in, tensors out."""
