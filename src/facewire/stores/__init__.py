@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from facewire.messages import FaceCrop, Frame, RecognizedFaces, Status
 
 
@@ -68,7 +65,7 @@ class ResultStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EnrolledFace:
-    """One face of a person. `embedding` is unit-length float32 (d,) of the embedder `embedder`.
+    """One face of a person. `embedding` is the unit-length vector of `embedder`: d little-endian float32 values.
 
     `crop` is the unaligned enrolment crop with its landmarks; imported embeddings have none.
     """
@@ -76,7 +73,7 @@ class EnrolledFace:
     face_id: str
     person: str
     embedder: str
-    embedding: NDArray[np.float32]
+    embedding: bytes
     enrolled_at: datetime
     crop: FaceCrop | None
 

@@ -1,0 +1,86 @@
+"""The settings of each service, read once from the environment (prefix `FACEWIRE_`) into a frozen object.
+
+A wrong value stops the start with one line that names the setting, the value's fault and nothing else.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from facewire.errors import SettingsError
+from facewire.messages import explain
+
+#: Amazon SQS: the longest wait of one ReceiveMessage call.
+MAX_LONG_POLL_SECONDS = 20.0
+
+
+class Settings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="FACEWIRE_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    models_dir: Path | None = None
+    drain_seconds: float = Field(default=5.0, ge=0, le=120)
+
+    @classmethod
+    def read(cls, **given: Any) -> Self:
+        """Return the settings from the environment, `given` (those not None) before it; SettingsError in one line."""
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            raise SettingsError("wrong_setting", explain(error)) from error
+
+
+class MqttSettings(Settings):
+    """How to reach the MQTT broker."""
+
+    mqtt_host: str = "127.0.0.1"
+    mqtt_port: int = Field(default=1883, ge=0, le=65535)
+    mqtt_username: str | None = None
+    mqtt_password: str | None = None
+    mqtt_ca_file: Path | None = None
+    mqtt_cert_file: Path | None = None
+    mqtt_key_file: Path | None = None
+
+
+class DetectorSettings(MqttSettings):
+    """How frames are taken in and how faces are found in them."""
+
+    detector_threads: int = Field(default=2, ge=1, le=64)
+    min_face_size: int = Field(default=20, ge=12, le=2000)
+    detector_thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    detector_factor: float = Field(default=0.709, gt=0.1, lt=0.95)
+    max_pixels: int = Field(default=40_000_000, ge=1)
+    inbox_bytes: int = Field(default=1024**3, ge=1024**2)
+    inbox_policy: Literal["latest", "all"] = "all"
+    id_window_seconds: float = Field(default=600.0, gt=0)
+
+
+class RecognizerSettings(Settings):
+    """Which embedder names the faces, how sure it has to be, and how much it takes at once."""
+
+    embedder: str = "dlib-resnet29"
+    threshold: float | None = Field(default=None, ge=-1, le=1)
+    margin: float | None = Field(default=None, ge=0, le=2)
+    recognizer_threads: int = Field(default=1, ge=1, le=64)
+    batch_messages: int = Field(default=8, ge=1, le=10)
+    batch_wait_seconds: float = Field(default=0.005, ge=0, le=1)
+    gallery_poll_seconds: float = Field(default=1.0, gt=0, le=60)
+
+
+class GatewaySettings(MqttSettings):
+    """Where the HTTP API listens, who may use it, and how long answers are kept."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    keys_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    answer_deadline_seconds: float = Field(default=600.0, gt=0)
+    id_window_seconds: float = Field(default=600.0, gt=0)
+    results_days: float = Field(default=7.0, gt=0)
+    tombstone_days: float = Field(default=7.0, gt=0)
