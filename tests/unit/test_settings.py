@@ -1,0 +1,36 @@
+"""The environment is read once; a wrong value is one clear line."""
+
+import pytest
+
+from facewire.errors import SettingsError
+from facewire.settings import DetectorSettings, GatewaySettings
+
+
+def test_the_environment_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWIRE_MIN_FACE_SIZE", "40")
+    monkeypatch.setenv("FACEWIRE_DETECTOR_THRESHOLDS", "[0.5, 0.6, 0.7]")
+    settings = DetectorSettings.read()
+    assert (settings.min_face_size, settings.detector_thresholds) == (40, (0.5, 0.6, 0.7))
+
+
+def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWIRE_PORT", "9000")
+    assert GatewaySettings.read(port=9001, host=None).port == 9001
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWIRE_PORT", "")
+    assert GatewaySettings.read().port == 8080
+
+
+def test_a_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWIRE_PORT", "eighty")
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings.read()
+    assert "port" in caught.value.detail
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        GatewaySettings.read().port = 1  # type: ignore[misc]
