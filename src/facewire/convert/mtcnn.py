@@ -1,0 +1,133 @@
+"""The three networks of MTCNN as ONNX graphs, from the weights of facenet-pytorch, in the form that runs fastest.
+
+Networks: Zhang et al., "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks", 2016;
+weights: `facenet_pytorch/data/{p,r,o}net.pt` (MIT). Four rewrites keep the numbers (to float32 rounding) and save time:
+
+- The input is RGB in 0..255; the normalisation (x - 127.5) / 128 is folded into the first convolution.
+- PReLU(y) = Relu(y) - a * Relu(-y) as depthwise 1x1 convolutions: ONNX Runtime's PRelu kernel leaves the blocked
+  channel layout and took half of P-Net's time. Channels are padded to a multiple of 16 for the same layout.
+- PReLU after a dense layer: the layer is doubled to [W; -W] with Relu, and the next layer takes the slopes in.
+- The softmax over (no face, face) is the logistic function of their difference.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewire.convert.graph import GraphBuilder
+
+Array = NDArray[Any]
+State = Mapping[str, Array]
+
+_CHANNEL_BLOCK = 16
+_MEAN = 127.5
+_SCALE = 0.0078125
+
+
+def build_pnet(state: State) -> GraphBuilder:
+    """Return P-Net: `input` (n, 3, h, w) to `map` (n, 5, h', w'), the face's logit and four box regressions a cell."""
+    graph = GraphBuilder("pnet")
+    x = graph.input("input", ["n", 3, "h", "w"])
+    x = _pool(graph, _first_layer(graph, x, state), 2)
+    x = _layer(graph, x, state, 2)
+    x = _layer(graph, x, state, 3)
+    face, bias = _face_logit(state["conv4_1.weight"], state["conv4_1.bias"])
+    weight = np.concatenate([face, state["conv4_2.weight"]])
+    graph.conv(x, weight, np.concatenate([bias, state["conv4_2.bias"]]), name="map")
+    graph.output("map", ["n", 5, "map_h", "map_w"])
+    return graph
+
+
+def build_rnet(state: State) -> GraphBuilder:
+    """Return R-Net: `input` (n, 3, 24, 24) to `probability` (n, 1) and `regression` (n, 4)."""
+    graph = GraphBuilder("rnet")
+    x = graph.input("input", ["n", 3, 24, 24])
+    x = _pool(graph, _first_layer(graph, x, state), 3)
+    x = _pool(graph, _layer(graph, x, state, 2), 3)
+    x = _layer(graph, x, state, 3)
+    x = _dense_layer(graph, x, state, 4, channels=64)
+    _heads(graph, x, state, 4, {"5_1": "probability", "5_2": "regression"})
+    return graph
+
+
+def build_onet(state: State) -> GraphBuilder:
+    """Return O-Net: `input` (n, 3, 48, 48) to `probability` (n, 1), `regression` (n, 4), `landmarks` (n, 10).
+
+    The ten numbers are five x, then five y, as fractions of the box.
+    """
+    graph = GraphBuilder("onet")
+    x = graph.input("input", ["n", 3, 48, 48])
+    x = _pool(graph, _first_layer(graph, x, state), 3)
+    x = _pool(graph, _layer(graph, x, state, 2), 3)
+    x = _pool(graph, _layer(graph, x, state, 3), 2)
+    x = _layer(graph, x, state, 4)
+    x = _dense_layer(graph, x, state, 5, channels=128)
+    _heads(graph, x, state, 5, {"6_1": "probability", "6_2": "regression", "6_3": "landmarks"})
+    return graph
+
+
+def _first_layer(graph: GraphBuilder, x: str, state: State) -> str:
+    weight = state["conv1.weight"].astype(np.float64)
+    bias = state["conv1.bias"] - _MEAN * _SCALE * weight.sum((1, 2, 3))
+    return _conv_prelu(graph, x, _padded(weight * _SCALE, weight.shape[1]), bias, state["prelu1.weight"])
+
+
+def _layer(graph: GraphBuilder, x: str, state: State, number: int) -> str:
+    weight = state[f"conv{number}.weight"]
+    weight = _padded(weight, _block_multiple(weight.shape[1]))
+    return _conv_prelu(graph, x, weight, state[f"conv{number}.bias"], state[f"prelu{number}.weight"])
+
+
+def _conv_prelu(graph: GraphBuilder, x: str, weight: Array, bias: Array, slope: Array) -> str:
+    channels = len(weight)
+    extra = (0, channels - len(bias))
+    y = graph.conv(x, weight, np.pad(bias, extra))
+    minus = np.full((channels, 1, 1, 1), -1.0)
+    negative = graph.relu(graph.conv(y, minus, np.zeros(channels), group=channels))
+    slopes = -np.pad(slope, extra).reshape(-1, 1, 1, 1)
+    scaled = graph.conv(negative, slopes, np.zeros(channels), group=channels)
+    return graph.node("Add", [scaled, graph.relu(y)])
+
+
+def _padded(weight: Array, inputs: int) -> Array:
+    outputs = _block_multiple(len(weight))
+    padded = np.zeros((outputs, inputs, *weight.shape[2:]), weight.dtype)
+    padded[: len(weight), : weight.shape[1]] = weight
+    return padded
+
+
+def _block_multiple(channels: int) -> int:
+    return -(-channels // _CHANNEL_BLOCK) * _CHANNEL_BLOCK
+
+
+def _pool(graph: GraphBuilder, x: str, size: int) -> str:
+    return graph.node("MaxPool", [x], kernel_shape=[size, size], strides=[2, 2], ceil_mode=1)
+
+
+def _dense_layer(graph: GraphBuilder, x: str, state: State, number: int, *, channels: int) -> str:
+    weight, bias = state[f"dense{number}.weight"], state[f"dense{number}.bias"]
+    size = round((weight.shape[1] / channels) ** 0.5)
+    # facenet-pytorch flattens as (width, height, channel); a plain Flatten gives (channel, height, width).
+    weight = weight.reshape(-1, size, size, channels).transpose(0, 3, 2, 1).reshape(len(weight), -1)
+    x = graph.node("Flatten", [x], axis=1)
+    return graph.relu(graph.dense(x, np.concatenate([weight, -weight]), np.concatenate([bias, -bias])))
+
+
+def _heads(graph: GraphBuilder, x: str, state: State, number: int, outputs: Mapping[str, str]) -> None:
+    slope = state[f"prelu{number}.weight"]
+    for layer, name in outputs.items():
+        weight, bias = state[f"dense{layer}.weight"], state[f"dense{layer}.bias"]
+        if name == "probability":
+            weight, bias = _face_logit(weight, bias)
+        weight = np.concatenate([weight, -weight * slope], axis=1)
+        if name == "probability":
+            graph.node("Sigmoid", [graph.dense(x, weight, bias)], name=name)
+        else:
+            graph.dense(x, weight, bias, name=name)
+        graph.output(name, ["n", len(weight)])
+
+
+def _face_logit(weight: Array, bias: Array) -> tuple[Array, Array]:
+    return weight[1:] - weight[:1], bias[1:] - bias[:1]

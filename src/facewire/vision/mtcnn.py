@@ -1,0 +1,252 @@
+"""Face detection by MTCNN, with the results of `facenet_pytorch.MTCNN(keep_all=True)`.
+
+Zhang et al., "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks", 2016. P-Net looks
+for candidates at every scale, R-Net refuses most, O-Net decides and places the landmarks. Work is cut into pieces that
+stay in a core's cache: strips of a scale for P-Net, small batches of crops for the other two.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facewire.vision.area import AreaImage
+from facewire.vision.boxes import pixel_boxes, regressed, squared, suppress, suppress_nested
+from facewire.vision.onnx_session import open_session
+
+Array = NDArray[np.float32]
+Net = Callable[[Array], Sequence[Array]]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+#: Side in pixels of what one P-Net cell sees, and the step from cell to cell.
+CELL = 12
+STRIDE = 2
+_STRIP = 32
+_STRIP_OVERLAP = CELL - STRIDE
+_RNET_SIZE, _RNET_BATCH = 24, 32
+_ONET_SIZE, _ONET_BATCH = 48, 8
+_OVERLAP_WITHIN_SCALE = 0.5
+_OVERLAP = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The faces of one image, largest first; n is their number, coordinates are pixels from the top left.
+
+    `boxes` float32 (n, 4) is x1, y1, x2, y2 and may reach beyond the image; `confidences` float32 (n,) is 0 to 1;
+    `landmarks` float32 (n, 5, 2) is x, y of left eye, right eye, nose, left and right mouth corner as the image shows.
+    """
+
+    boxes: Array
+    confidences: Array
+    landmarks: Array
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return the detections of an image without a face."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Smallest face in pixels (at least 12), the thresholds of the three nets, and the factor from scale to scale."""
+
+    min_face_size: int = 20
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    factor: float = 0.709
+
+    def __post_init__(self) -> None:
+        if self.min_face_size < CELL:
+            message = f"min_face_size is {self.min_face_size}, must be at least {CELL} pixels"
+            raise ValueError(message)
+        if len(self.thresholds) != 3 or not all(0 < threshold < 1 for threshold in self.thresholds):  # noqa: PLR2004
+            message = f"thresholds is {self.thresholds}, must be three numbers between 0 and 1"
+            raise ValueError(message)
+        if not 0 < self.factor < 1:
+            message = f"factor is {self.factor}, must be between 0 and 1"
+            raise ValueError(message)
+
+
+class Nets(NamedTuple):
+    """The three networks: float32 pictures (n, 3, h, w) of 0..255 in, the outputs of `facewire.convert.mtcnn` out."""
+
+    pnet: Net
+    rnet: Net
+    onet: Net
+
+
+class _Candidates(NamedTuple):
+    boxes: Array
+    scores: Array
+    offsets: Array
+
+    def take(self, indices: Any) -> "_Candidates":
+        return _Candidates(*(part[indices] for part in self))
+
+
+class _Strip(NamedTuple):
+    """Rows `first` to `last` of P-Net's map of the image at one scale."""
+
+    scale: float
+    height: int
+    width: int
+    first: int
+    last: int
+
+
+class Mtcnn:
+    """The cascade; one instance may be called from several threads at once."""
+
+    def __init__(self, nets: Nets, options: Options | None = None, *, threads: int = 1) -> None:
+        if threads < 1:
+            message = f"threads is {threads}, must be at least 1"
+            raise ValueError(message)
+        self._nets = nets
+        self._options = options or Options()
+        self._pool = ThreadPoolExecutor(threads, "mtcnn") if threads > 1 else None
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int = 1, **options: Any) -> Self:
+        """Return the cascade over `pnet.onnx`, `rnet.onnx` and `onet.onnx` of the folder.
+
+        `threads` work on one image together; for several images at a time, call one instance from several threads
+        instead. `options` are those of `Options`. Raises ModelError for a missing or broken file, ValueError for an
+        option out of its range.
+        """
+        cv2.setNumThreads(1)  # OpenCV's own threads would fight with the callers' for the cores
+        nets = Nets(
+            _OnnxNet(folder / "pnet.onnx", ["map"]),
+            _OnnxNet(folder / "rnet.onnx", ["probability", "regression"]),
+            _OnnxNet(folder / "onet.onnx", ["probability", "regression", "landmarks"]),
+        )
+        return cls(nets, Options(**options), threads=threads)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads, if there are any of its own."""
+        if self._pool:
+            self._pool.shutdown()
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        """Return the faces of an RGB image, uint8 (h, w, 3), of any size.
+
+        Raises ValueError if the array is of another kind.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004
+            message = f"the image is {image.dtype} {image.shape}, must be uint8 (height, width, 3)"
+            raise ValueError(message)
+        scales = list(self._scales(min(image.shape[:2])))
+        if not scales:
+            return Detections.none()
+        area = AreaImage(image)
+        boxes = self._propose(area, scales)
+        if len(boxes):
+            boxes = self._refine(area, boxes)
+        return self._decide(area, boxes) if len(boxes) else Detections.none()
+
+    def _scales(self, short_side: int) -> Iterator[float]:
+        scale = CELL / self._options.min_face_size
+        side = short_side * scale
+        while side >= CELL:
+            yield scale
+            scale *= self._options.factor
+            side *= self._options.factor
+
+    def _propose(self, area: AreaImage, scales: list[float]) -> Array:
+        strips = [list(_strips(area, scale)) for scale in scales]
+        found = iter(self._map(partial(self._look, area), [strip for level in strips for strip in level]))
+        levels = []
+        for level in strips:
+            candidates = _joined([next(found) for _ in level])
+            levels.append(candidates.take(suppress(candidates.boxes, candidates.scores, _OVERLAP_WITHIN_SCALE)))
+        candidates = _joined(levels)
+        boxes, _, offsets = candidates.take(suppress(candidates.boxes, candidates.scores, _OVERLAP))
+        return _with_pixels(squared(regressed(boxes, offsets, extra=0)), area)
+
+    def _look(self, area: AreaImage, strip: _Strip) -> _Candidates:
+        end = min(strip.height, STRIDE * strip.last + _STRIP_OVERLAP)
+        x = area.rows(strip.height, strip.width, STRIDE * strip.first, end)
+        logits, offsets = np.split(self._nets.pnet(x)[0][0], [1])
+        threshold = self._options.thresholds[0]
+        row, column = np.nonzero(logits[0] >= math.log(threshold / (1 - threshold)))
+        corners = np.stack([column, row + strip.first], axis=1).astype(np.float32) * STRIDE
+        scale = np.float32(strip.scale)
+        boxes = np.concatenate([np.floor((corners + 1) / scale), np.floor((corners + CELL) / scale)], axis=1)
+        return _Candidates(boxes, 1 / (1 + np.exp(-logits[0, row, column])), offsets[:, row, column].T)
+
+    def _refine(self, area: AreaImage, boxes: Array) -> Array:
+        scores, offsets = self._judge(self._nets.rnet, area, boxes, _RNET_SIZE, _RNET_BATCH)
+        passed = np.flatnonzero(scores[:, 0] > self._options.thresholds[1])
+        picked = passed[suppress(boxes[passed], scores[passed, 0], _OVERLAP)]
+        return _with_pixels(squared(regressed(boxes[picked], offsets[picked])), area)
+
+    def _decide(self, area: AreaImage, boxes: Array) -> Detections:
+        scores, offsets, landmarks = self._judge(self._nets.onet, area, boxes, _ONET_SIZE, _ONET_BATCH)
+        passed = scores[:, 0] > self._options.thresholds[2]
+        boxes, scores, landmarks = boxes[passed], scores[passed, 0], landmarks[passed]
+        points = _in_pixels(landmarks, boxes)
+        boxes = regressed(boxes, offsets[passed])
+        kept = suppress_nested(boxes, scores, _OVERLAP)
+        sizes = (boxes[kept, 2] - boxes[kept, 0]) * (boxes[kept, 3] - boxes[kept, 1])
+        order = kept[np.argsort(sizes, kind="stable")[::-1]]
+        return Detections(boxes[order], scores[order], points[order])
+
+    def _judge(self, net: Net, area: AreaImage, boxes: Array, size: int, batch: int) -> list[Array]:
+        def judge(part: Array) -> Sequence[Array]:
+            return net(area.crops(pixel_boxes(part, area.width, area.height), size))
+
+        parts = self._map(judge, [boxes[start : start + batch] for start in range(0, len(boxes), batch)])
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def _map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+        return list(self._pool.map(work, tasks) if self._pool else map(work, tasks))
+
+
+class _OnnxNet:
+    """A network from a file: one array in, its outputs out."""
+
+    def __init__(self, path: Path, outputs: list[str]) -> None:
+        self._session = open_session(path)
+        self._outputs = outputs
+
+    def __call__(self, x: Array) -> Sequence[Array]:
+        outputs: Sequence[Array] = self._session.run(self._outputs, {"input": x})
+        return outputs
+
+
+def _strips(area: AreaImage, scale: float) -> Iterator[_Strip]:
+    height, width = int(area.height * scale + 1), int(area.width * scale + 1)
+    rows = -(-(height - 2) // STRIDE) - 4  # 3x3, then a pooling that rounds up, then 3x3 twice
+    for first in range(0, rows, _STRIP):
+        yield _Strip(scale, height, width, first, min(first + _STRIP, rows))
+
+
+def _joined(parts: Sequence[_Candidates]) -> _Candidates:
+    return _Candidates(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _with_pixels(boxes: Array, area: AreaImage) -> Array:
+    whole = pixel_boxes(boxes, area.width, area.height)
+    return boxes[(whole[:, 2:] > whole[:, :2]).all(axis=1)]
+
+
+def _in_pixels(landmarks: Array, boxes: Array) -> Array:
+    corner, size = boxes[:, None, :2], (boxes[:, None, 2:] - boxes[:, None, :2]) + 1
+    return landmarks.reshape(-1, 2, 5).transpose(0, 2, 1) * size + corner - 1
