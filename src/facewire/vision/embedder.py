@@ -1,0 +1,107 @@
+"""Embedders: aligned faces in, unit-length vectors out; the cosine of two vectors says how alike two faces are."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from facewire.errors import ModelError
+
+#: How a face is brought into an embedder's input: see `vision/alignment.py`.
+Alignment = Literal["dlib_chip", "arcface_chip", "box_crop"]
+
+#: Pictures in one run of the network; bounds the memory of a large batch.
+_CHUNK = 16
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderSpec:
+    """What must be known of an embedder: where it comes from, what it takes, and when two faces count as one person.
+
+    `size` is the side of its square input in pixels. `threshold` is the least cosine similarity of a match, `margin`
+    the least lead over the best face of any other person. `flip` adds the mirrored face's embedding. `lfw` is the
+    accuracy on Labeled Faces in the Wild in per cent, as `lfw_source` says. `sha256` is that of the ONNX file, None
+    where the file is converted on this machine; `source_sha256` and `source_bytes` are those of the download.
+    """
+
+    id: str
+    file: str
+    sha256: str | None
+    licence: str
+    commercial_use: str
+    source: str
+    source_sha256: str | None
+    source_bytes: int
+    size: int
+    alignment: Alignment
+    dimension: int
+    flip: bool
+    threshold: float
+    margin: float
+    lfw: float
+    lfw_source: str
+    note: str
+
+
+class Embedder(Protocol):
+    """Turns aligned faces into embeddings; may be called from several threads at once."""
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """What this embedder is."""
+        ...
+
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 (n, dimension), rows of unit length, for RGB faces, uint8 (n, size, size, 3); n may be 0."""
+        ...
+
+
+class OnnxEmbedder:
+    """An embedder run by ONNX Runtime; the graph takes RGB in 0..255, float32 (n, 3, size, size).
+
+    Raises ModelError where the graph's input or output does not fit the spec.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, spec: EmbedderSpec) -> None:
+        batch, *shape = session.get_inputs()[0].shape
+        found, expected = (shape, session.get_outputs()[0].shape[-1]), ([3, spec.size, spec.size], spec.dimension)
+        if found != expected:
+            raise ModelError("broken", f"{spec.id} takes and gives {found}, must take and give {expected}")
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._chunk = batch if isinstance(batch, int) else _CHUNK
+        self._spec = spec
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """What this embedder is."""
+        return self._spec
+
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 (n, dimension), rows of unit length, for RGB faces, uint8 (n, size, size, 3); n may be 0."""
+        expected = (self._spec.size, self._spec.size, 3)
+        if faces.shape != (len(faces), *expected) or faces.dtype != np.uint8:
+            message = f"faces are {faces.dtype} {faces.shape}, must be uint8 (n, {', '.join(map(str, expected))})"
+            raise ValueError(message)
+        if not self._spec.flip:
+            return unit(self._run(faces))
+        both = unit(self._run(np.concatenate([faces, faces[:, :, ::-1]])))
+        return unit(both[: len(faces)] + both[len(faces) :])
+
+    def _run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        embeddings = np.empty((len(faces), self._spec.dimension), np.float32)
+        for start in range(0, len(faces), self._chunk):
+            chunk = slice(start, start + self._chunk)
+            pixels = np.ascontiguousarray(faces[chunk].transpose(0, 3, 1, 2), np.float32)
+            (embeddings[chunk],) = self._session.run(None, {self._input: pixels})
+        return embeddings
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `vectors`, float32 (n, d), with every row scaled to length 1; a row of zeros stays as it is."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (vectors / np.maximum(lengths, _TINY)).astype(np.float32)
+    return scaled

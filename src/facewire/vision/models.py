@@ -1,0 +1,160 @@
+"""The registry of models: only this file knows which files there are, where they lie and how they are run."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facewire.errors import ModelError
+from facewire.vision.embedder import Embedder, EmbedderSpec, OnnxEmbedder
+from facewire.vision.onnx_session import open_session
+
+if TYPE_CHECKING:
+    from facewire.vision.mtcnn import Mtcnn
+
+DEFAULT_EMBEDDER = "dlib-resnet29"
+
+_SPECS = (
+    EmbedderSpec(
+        id="dlib-resnet29",
+        file="dlib-resnet29.onnx",
+        sha256="6cf25a4ea3e5e2a3c82d720670677d9edbcaa85c0173e50ef303a578edfa083b",
+        licence="CC0-1.0",
+        commercial_use="yes: the weights are in the public domain",
+        source="https://pypi.org/project/face_recognition_models/0.3.0/",
+        source_sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        source_bytes=22_466_066,
+        size=150,
+        alignment="dlib_chip",
+        dimension=128,
+        flip=True,
+        threshold=0.934,
+        margin=0.01,
+        lfw=98.8,
+        lfw_source="measured on fold 0, threshold from fold 1",
+        note="Ships with the package, 8-bit. Threshold and margin are calibrated on LFW fold 1: docs/embedders.md.",
+    ),
+    EmbedderSpec(
+        id="facenet-vggface2",
+        file="facenet-vggface2.onnx",
+        sha256=None,
+        licence="MIT",
+        commercial_use="look at VGGFace2's terms: the training pictures were released for research",
+        source="https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
+        source_sha256="281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+        source_bytes=111_898_327,
+        size=160,
+        alignment="box_crop",
+        dimension=512,
+        flip=False,
+        threshold=0.65,
+        margin=0.05,
+        lfw=99.37,
+        lfw_source="published by facenet-pytorch",
+        note=(
+            "The threshold comes from published figures, not from a calibration: the closest strangers among "
+            "facenet-pytorch's test pictures are at cosine 0.607."
+        ),
+    ),
+    EmbedderSpec(
+        id="sface",
+        file="sface.onnx",
+        sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        licence="Apache-2.0",
+        commercial_use="yes, as far as the weights' licence says",
+        source=(
+            "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_recognition_sface/"
+            "face_recognition_sface_2021dec.onnx"
+        ),
+        source_sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        source_bytes=38_696_353,
+        size=112,
+        alignment="arcface_chip",
+        dimension=128,
+        flip=False,
+        threshold=0.45,
+        margin=0.05,
+        lfw=99.40,
+        lfw_source="published by OpenCV Zoo",
+        note=(
+            "The threshold is stricter than the published 0.363, which balances both errors on pairs and would name "
+            "too many strangers against a gallery of many faces."
+        ),
+    ),
+)
+
+
+def specs() -> tuple[EmbedderSpec, ...]:
+    """Return every embedder there is, the default first."""
+    return _SPECS
+
+
+def find_spec(embedder: str) -> EmbedderSpec:
+    """Return the embedder of that id; raise ModelError with code `unknown` where there is none."""
+    for spec in _SPECS:
+        if spec.id == embedder:
+            return spec
+    known = ", ".join(spec.id for spec in _SPECS)
+    raise ModelError("unknown", f"there is no embedder {embedder!r}; there are {known}")
+
+
+def shipped_models_dir() -> Path:
+    """Return the folder of the models that ship: inside the installed package, or `models` of the source tree."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "_models"
+    return packaged if packaged.is_dir() else package.parents[1] / "models"
+
+
+def pulled_models_dir(models_dir: Path | None = None) -> Path:
+    """Return the folder of the models that were fetched: the given one, else `facewire/models` of the user's data."""
+    if models_dir is not None:
+        return models_dir
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "facewire" / "models"
+
+
+def find(embedder: str, models_dir: Path | None = None) -> Path:
+    """Return the ONNX file of an embedder: first in `models_dir`, then among those that ship.
+
+    Raises ModelError with code `unknown` for an id that is not registered and `missing` where the file is not here.
+    """
+    spec = find_spec(embedder)
+    folders = (pulled_models_dir(models_dir), shipped_models_dir())
+    for folder in folders:
+        if (folder / spec.file).is_file():
+            return folder / spec.file
+    searched = " and ".join(str(folder) for folder in folders)
+    raise ModelError("missing", f"{spec.file} is not in {searched}; run: facewire models pull {spec.id}")
+
+
+def load_embedder(embedder: str, models_dir: Path | None = None, *, threads: int = 1) -> Embedder:
+    """Return the embedder of that id, run by ONNX Runtime on `threads` threads of the CPU.
+
+    Raises ModelError: `unknown`, `missing`, `broken`, or `wrong_sha256` where the file is not the registered one.
+    """
+    spec, path = find_spec(embedder), find(embedder, models_dir)
+    if spec.sha256 is not None:
+        check_sha256(path, spec.sha256)
+    return OnnxEmbedder(open_session(path, threads=threads), spec)
+
+
+def load_detector(models_dir: Path | None = None, *, threads: int = 1, **options: Any) -> "Mtcnn":
+    """Return the face detector, with the nets of `models_dir` if they are there, else with those that ship.
+
+    `options` are those of `facewire.vision.mtcnn.Options`. Raises ModelError as `open_session`, ValueError for an
+    option out of its range.
+    """
+    # Here, not above: it needs OpenCV, which the recogniser goes without.
+    from facewire.vision.mtcnn import Mtcnn  # noqa: PLC0415
+
+    pulled = pulled_models_dir(models_dir)
+    folder = pulled if (pulled / "pnet.onnx").is_file() else shipped_models_dir()
+    return Mtcnn.load(folder, threads=threads, **options)
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise ModelError with code `wrong_sha256` unless the file's SHA-256 is `expected`."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ModelError("wrong_sha256", f"{path} has sha256 {found}, must have {expected}")
