@@ -185,11 +185,13 @@ class FaceQuality(_Message):
 class FaceCrop(_Message):
     """The part of the frame around one face as JPEG, with the landmarks in the crop's own pixel coordinates.
 
-    `landmarks` is absent only in the single-face messages of earlier deployments.
+    `landmarks` is absent only in the single-face messages of earlier deployments. `box` is the face's box in the crop's
+    pixel coordinates; it is kept with enrolled faces, so that another embedder can align them again.
     """
 
     jpeg: Base64
     landmarks: Landmarks | None
+    box: Box | None = None
 
 
 class DetectedFace(_Message):
@@ -241,20 +243,25 @@ class DetectedFaces(_Message):
 
 
 class RunnerUp(_Message):
-    """The nearest other person and the cosine similarity to her or him."""
+    """An enrolled person and the cosine similarity to the nearest of her or his faces."""
 
     person: str
     similarity: float
 
 
 class RecognizedFace(_Message):
-    """One face and who it is: `similarity` is the cosine to the nearest person, `reason` says why it is unknown."""
+    """One face and who it is: `similarity` is the cosine to the nearest person, `reason` says why it is unknown.
+
+    `person` is null unless the face is `known`. For an unknown face that was compared, `nearest` says whom it came
+    closest to, which is no statement about who it is. `runner_up` is the second nearest person in either case.
+    """
 
     index: int
     person: str | None
     known: bool
     similarity: float | None
     runner_up: RunnerUp | None = None
+    nearest: RunnerUp | None = None
     reason: Reason | None = None
     box: Box
     landmarks: Landmarks | None
