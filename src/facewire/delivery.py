@@ -1,0 +1,119 @@
+"""The end of a message's stay in a stage: what follows from it is sent, and only then is it acknowledged."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from facewire import metrics
+from facewire.errors import QueueError
+from facewire.inhand import InHand
+from facewire.queues import Lease, Queue
+from facewire.waiting import growing_pauses, happens_within, uninterrupted
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+#: How long a send that is under way when the worker is cancelled may take to end.
+_GRACE_SECONDS = 2.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An encoded message and the queue it goes to."""
+
+    queue: Queue
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A message that has been worked on, what to send for it, and why it is buried (None: it is acknowledged)."""
+
+    lease: Lease
+    outgoing: Sequence[Outgoing]
+    burial: str | None = None
+
+
+class Delivery:
+    """Sends for and acknowledges what is settled, as much as is there in one go.
+
+    While a queue is out of reach it tries again without end, so nothing is worked on twice for that; what it could not
+    send when it is cancelled stays in hand.
+    """
+
+    def __init__(self, queue: Queue, in_hand: InHand, *, stage: str, capacity: int) -> None:
+        self._queue = queue
+        self._in_hand = in_hand
+        self._stage = stage
+        self._settled: asyncio.Queue[Settled] = asyncio.Queue(capacity)
+        self._give_up = asyncio.Event()
+
+    async def put(self, settled: Settled) -> None:
+        """Add a message that is settled."""
+        await self._settled.put(settled)
+
+    async def done(self) -> None:
+        """Wait until everything that was put in is delivered."""
+        await self._settled.join()
+
+    async def run(self) -> None:
+        """Deliver until cancelled; a delivery under way comes to its end first."""
+        while True:
+            batch = [await self._settled.get()]
+            while not self._settled.empty():
+                batch.append(self._settled.get_nowait())
+            await uninterrupted(self._deliver(batch), cancelled=self._give_up, grace=_GRACE_SECONDS)
+            for _ in batch:
+                self._settled.task_done()
+
+    async def _deliver(self, batch: Sequence[Settled]) -> None:
+        sent = await asyncio.gather(*(self._send(queue, bodies) for queue, bodies in _by_queue(batch)))
+        if not all(sent):
+            return
+        finished = [settled.lease for settled in batch if settled.burial is None]
+        if finished:
+            await self._persist("acknowledge", lambda: self._queue.acknowledge(finished))
+        for settled in batch:
+            if settled.burial is not None:
+                await self._bury(settled.lease, settled.burial)
+        await self._in_hand.release([settled.lease for settled in batch])
+
+    async def _send(self, queue: Queue, bodies: Sequence[bytes]) -> bool:
+        return await self._persist("send", lambda: queue.send(bodies))
+
+    async def _bury(self, lease: Lease, reason: str) -> None:
+        """Bury the message; where that fails its lease ends, and whoever receives it next buries it."""
+        try:
+            await self._queue.bury(lease, reason)
+        except QueueError as error:
+            note_queue_error(self._stage, "bury", error)
+
+    async def _persist(self, call: str, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Return True once the queue has answered, False if told to give up before."""
+        for pause in growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS):
+            try:
+                await attempt()
+            except QueueError as error:
+                note_queue_error(self._stage, call, error)
+            else:
+                return True
+            if await happens_within(self._give_up, pause):
+                break
+        return False
+
+
+def note_queue_error(stage: str, call: str, error: QueueError) -> None:
+    """Log and count a call that a queue could not answer."""
+    metrics.QUEUE_ERRORS.labels(stage, call).inc()
+    _log.warning("the queue did not answer", stage=stage, call=call, error=error.code, detail=error.detail)
+
+
+def _by_queue(batch: Sequence[Settled]) -> list[tuple[Queue, list[bytes]]]:
+    sends: dict[int, tuple[Queue, list[bytes]]] = {}
+    for settled in batch:
+        for outgoing in settled.outgoing:
+            sends.setdefault(id(outgoing.queue), (outgoing.queue, []))[1].append(outgoing.body)
+    return list(sends.values())

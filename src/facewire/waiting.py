@@ -1,0 +1,47 @@
+"""Waits with a bound: for an event, between attempts, and for work that must not be cut in two."""
+
+import asyncio
+import random
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+
+async def happens_within(event: asyncio.Event, seconds: float) -> bool:
+    """Return whether `event` is set, waiting up to `seconds` for it."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return event.is_set()
+    return True
+
+
+def growing_pauses(first: float, longest: float) -> Iterator[float]:
+    """Yield seconds to wait before each further attempt: doubling up to `longest`, each up to a quarter more or less.
+
+    The randomness keeps those that failed together from trying again together.
+    """
+    pause = first
+    while True:
+        yield jittered(pause)
+        pause = min(pause * 2, longest)
+
+
+def jittered(seconds: float) -> float:
+    """Return `seconds`, up to a quarter more or less."""
+    return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
+
+
+async def uninterrupted(work: Coroutine[Any, Any, None], *, cancelled: asyncio.Event, grace: float) -> None:
+    """Run `work` to its end even if the caller is cancelled meanwhile.
+
+    A cancellation sets `cancelled`, for the work to come to an end early, and cuts it off after `grace` seconds.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait({task}, timeout=grace)
+        task.cancel()
+        raise

@@ -1,0 +1,299 @@
+"""The loop of every stage: lease messages, work on them, send what follows from them, then acknowledge them.
+
+What cannot succeed is answered `failed` at once. Anything else that goes wrong is tried again after growing pauses, and
+on the fifth receive answered `failed` and buried. Messages are leased ahead, so that the CPU never waits for a commit.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from facewire import metrics
+from facewire.delivery import Delivery, Outgoing, Settled, note_queue_error
+from facewire.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError, RecognizeError
+from facewire.inhand import InHand
+from facewire.messages import (
+    FAILED,
+    MAX_MESSAGE_BYTES,
+    DetectedFaces,
+    Failure,
+    Frame,
+    RecognizedFaces,
+    Source,
+    failed,
+)
+from facewire.queues import MAX_RECEIVES, Lease, Queue
+from facewire.waiting import growing_pauses, happens_within, jittered
+
+#: Errors that every further attempt would meet again: the message itself is at fault.
+FINAL_ERRORS = (IntakeError, DecodeError, DetectError, RecognizeError)
+#: Seconds until a message is received again after its first, second, third and fourth failed attempt.
+RETRY_SECONDS = (1.0, 4.0, 16.0, 60.0)
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+#: A receive that has messages to give answers within this; one that still waits then has leased nothing.
+_LAST_RECEIVE_SECONDS = 0.25
+_RETURN_SECONDS = 2.0
+
+#: What a message led to: the messages to send before it is acknowledged, or why it failed.
+Outcome = Sequence[Outgoing] | Exception
+
+_log = structlog.get_logger()
+
+
+class Stage(Protocol):
+    """The work of one service on its messages."""
+
+    @property
+    def error(self) -> type[FacewireError]:
+        """The stage's error; its `stage` is what logs and metrics call the stage."""
+        ...
+
+    @property
+    def source(self) -> Source:
+        """Where the stage runs."""
+        ...
+
+    def read(self, body: bytes) -> Frame | DetectedFaces:
+        """Return the message in `body`; a FacewireError where there is none."""
+        ...
+
+    async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
+        """Return the outcome of each message. If it raises, each message of the batch is tried alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a worker takes at once.
+
+    `concurrency` batches of up to `batch_size` messages are worked on at a time; a batch that is not full waits up to
+    `batch_wait_seconds` for more. `prefetch` further messages are leased ahead. `lease_seconds` is what leases are
+    extended by, `receive_seconds` how long a receive waits, `drain_seconds` how long a stop waits for what is in hand.
+    """
+
+    concurrency: int = 1
+    batch_size: int = 1
+    batch_wait_seconds: float = 0.0
+    prefetch: int = 1
+    lease_seconds: float = 30.0
+    receive_seconds: float = 1.0
+    drain_seconds: float = 5.0
+
+
+class Worker:
+    """Runs one stage on the messages of one queue; its `failed` answers go to `responses`."""
+
+    def __init__(self, stage: Stage, queue: Queue, *, responses: Queue, limits: Limits) -> None:
+        self._stage = stage
+        self._name = stage.error.stage
+        self._queue = queue
+        self._responses = responses
+        self._limits = limits
+        capacity = limits.concurrency * limits.batch_size + limits.prefetch
+        self._in_hand = InHand(capacity, metrics.IN_HAND.labels(self._name))
+        self._delivery = Delivery(queue, self._in_hand, stage=self._name, capacity=capacity)
+        self._log = _log.bind(stage=self._name)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish what is in hand within `drain_seconds` and return the rest."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                deliver = group.create_task(self._delivery.run(), name=f"{self._name}: deliver")
+                extend = group.create_task(self._extend_leases(), name=f"{self._name}: extend leases")
+                work = [
+                    group.create_task(self._work(), name=f"{self._name}: work {number}")
+                    for number in range(self._limits.concurrency)
+                ]
+                await self._fetch(stop)
+                await self._drain(work)
+                for task in (*work, deliver, extend):
+                    task.cancel()
+        finally:
+            await asyncio.shield(self._return_rest())
+
+    async def _fetch(self, stop: asyncio.Event) -> None:
+        """Lease messages whenever there is room for them, until `stop` is set."""
+        pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        while not stop.is_set():
+            try:
+                await self._receive(stop)
+            except QueueError as error:
+                note_queue_error(self._name, "receive", error)
+                await happens_within(stop, next(pauses))
+            else:
+                pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+
+    async def _receive(self, stop: asyncio.Event) -> None:
+        """Receive once; a receive that still waits shortly after a stop is cut off."""
+        stopped = asyncio.create_task(stop.wait(), name=f"{self._name}: stop")
+        receive = asyncio.create_task(self._take_in(), name=f"{self._name}: receive")
+        try:
+            await asyncio.wait({receive, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({receive}, timeout=_LAST_RECEIVE_SECONDS)
+            if receive.done():
+                receive.result()
+        finally:
+            stopped.cancel()
+            receive.cancel()
+
+    async def _take_in(self) -> None:
+        room = await self._in_hand.room(least=max(1, self._limits.prefetch // 2))
+        await self._in_hand.put(await self._queue.receive(room, wait=self._limits.receive_seconds))
+
+    async def _work(self) -> None:
+        limits = self._limits
+        while leases := await self._in_hand.take(limits.batch_size, limits.batch_wait_seconds):
+            for lease, outcome in zip(leases, await self._attempt(leases), strict=True):
+                await self._settle(lease, outcome)
+
+    async def _attempt(self, leases: Sequence[Lease]) -> Sequence[Outcome]:
+        """Process the messages together; if that fails, each alone, so that one cannot fail its neighbours."""
+        if len(leases) == 1 and leases[0].receives > MAX_RECEIVES:
+            return [self._stage.error("gave_up", f"none of {MAX_RECEIVES} attempts came to an end")]
+        try:
+            if all(lease.receives <= MAX_RECEIVES for lease in leases):
+                return await self._stage.process([lease.body for lease in leases])
+        except Exception as error:  # noqa: BLE001 - whatever a message's content may cause; logged and counted in _settle
+            if len(leases) == 1:
+                return [error]
+            self._log.warning("a batch failed, trying each message alone", messages=len(leases), error=_name(error))
+        return [outcome for lease in leases for outcome in await self._attempt([lease])]
+
+    async def _settle(self, lease: Lease, outcome: Outcome) -> None:
+        if not isinstance(outcome, Exception):
+            await self._succeed(lease, outcome)
+        elif lease.receives >= MAX_RECEIVES:
+            await self._fail(lease, self._final(outcome), burial=f"{lease.receives} receives, then {_name(outcome)}")
+        elif isinstance(outcome, FINAL_ERRORS):
+            await self._fail(lease, outcome, burial=None)
+        else:
+            await self._try_again(lease, outcome)
+
+    async def _succeed(self, lease: Lease, outgoing: Sequence[Outgoing]) -> None:
+        largest = max((len(message.body) for message in outgoing), default=0)
+        if largest > MAX_MESSAGE_BYTES:
+            detail = f"the next message would have {largest:,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}"
+            await self._fail(lease, self._stage.error("message_too_large", detail), burial=None)
+            return
+        metrics.MESSAGES.labels(self._name, "done").inc()
+        await self._delivery.put(Settled(lease, outgoing))
+
+    def _final(self, error: Exception) -> FacewireError:
+        """Return what the answer says of an error that stayed to the last attempt."""
+        if isinstance(error, FacewireError):
+            return error
+        return self._stage.error("internal", f"{MAX_RECEIVES} attempts failed, the last with {_name(error)}")
+
+    async def _fail(self, lease: Lease, error: FacewireError, *, burial: str | None) -> None:
+        """Answer `failed`; a message that names no request cannot be answered and is buried."""
+        answer = await asyncio.to_thread(self._failed_answer, lease.body, error)
+        if answer is None:
+            burial = burial or f"no request id can be read from it: {error.code}"
+        metrics.MESSAGES.labels(self._name, "failed" if burial is None else "buried").inc()
+        request_id = answer.request_id if answer else None
+        self._log.warning(
+            "a message failed", request_id=request_id, error=error.code, detail=error.detail, buried=burial
+        )
+        outgoing = [Outgoing(self._responses, answer.to_bytes())] if answer else []
+        await self._delivery.put(Settled(lease, outgoing, burial))
+
+    async def _try_again(self, lease: Lease, error: Exception) -> None:
+        delay = jittered(RETRY_SECONDS[min(lease.receives, len(RETRY_SECONDS)) - 1])
+        metrics.MESSAGES.labels(self._name, "retried").inc()
+        request_id = await asyncio.to_thread(_request_id, self._stage, lease.body)
+        facts = {"receives": lease.receives, "error": _name(error), "at": _origin(error)}
+        self._log.warning("a message is tried again", request_id=request_id, seconds=round(delay, 1), **facts)
+        try:
+            await self._queue.give_back([lease], delay=delay)
+        except QueueError as queue_error:
+            note_queue_error(self._name, "give_back", queue_error)
+        await self._in_hand.release([lease])
+
+    def _failed_answer(self, body: bytes, error: FacewireError) -> RecognizedFaces | None:
+        try:
+            return failed(self._stage.read(body), error, source=self._stage.source)
+        except FacewireError:
+            return _answer_unread(body, error, self._stage.source)
+
+    async def _extend_leases(self) -> None:
+        seconds = self._limits.lease_seconds
+        while True:
+            await asyncio.sleep(seconds / 3)
+            try:
+                if leases := self._in_hand.leases:
+                    await self._queue.extend(leases, seconds)
+            except QueueError as error:
+                note_queue_error(self._name, "extend", error)
+
+    async def _drain(self, work: Sequence["asyncio.Task[None]"]) -> None:
+        await self._in_hand.close()
+        try:
+            async with asyncio.timeout(self._limits.drain_seconds):
+                await asyncio.wait(work)
+                await self._delivery.done()
+        except TimeoutError:
+            self._log.warning("stopped before everything in hand was done", messages=len(self._in_hand))
+
+    async def _return_rest(self) -> None:
+        if not (leases := self._in_hand.leases):
+            return
+        try:
+            async with asyncio.timeout(_RETURN_SECONDS):
+                await self._queue.give_back(leases)
+        except (QueueError, TimeoutError) as error:
+            self._log.warning("messages come back when their leases end", messages=len(leases), error=_name(error))
+        await self._in_hand.release(leases)
+
+
+@asynccontextmanager
+async def worker_threads(count: int, name: str) -> AsyncIterator[ThreadPoolExecutor]:
+    """Yield `count` threads for CPU work; the end does not wait for work that was given up."""
+    threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer_unread(body: bytes, error: FacewireError, source: Source) -> RecognizedFaces | None:
+    """Return the `failed` answer to a message that cannot be read but for its request id, None without one."""
+    try:
+        fields = json.loads(body)
+        return RecognizedFaces(
+            request_id=fields["request_id"],
+            status="failed",
+            result=FAILED,
+            camera=fields.get("camera"),
+            source=source,
+            content_sha256=fields.get("content_sha256", ""),
+            error=Failure(stage=error.stage, code=error.code, detail=error.detail),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _request_id(stage: Stage, body: bytes) -> str | None:
+    try:
+        return stage.read(body).request_id
+    except FacewireError:
+        return None
+
+
+def _name(error: Exception) -> str:
+    return f"{error.stage}: {error.code}" if isinstance(error, FacewireError) else type(error).__name__
+
+
+def _origin(error: Exception) -> str | None:
+    """Return the line that raised: an unexpected error's text may hold content, so it is not logged."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else None
