@@ -9,10 +9,8 @@ subscriber that does not read, it drops what it has acknowledged to them.
 """
 
 import asyncio
-import random
 import ssl
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,9 +21,11 @@ import aiomqtt
 import structlog
 from paho.mqtt.client import Client as PahoClient
 
+from facewire.acknowledger import OrderedAcknowledger
 from facewire.background import background
 from facewire.errors import QueueError, SettingsError
 from facewire.settings import MqttSettings
+from facewire.waiting import growing_pauses
 
 #: QoS 0 messages that wait for the consumer are dropped and counted beyond this.
 MAX_UNGUARANTEED_BYTES = 64 * 1024 * 1024
@@ -45,39 +45,6 @@ _log = structlog.get_logger(__name__)
 def _paho(client: aiomqtt.Client) -> PahoClient:
     """Return the paho client inside: aiomqtt 2.5.1 has no manual acknowledgement of its own."""
     return client._client  # noqa: SLF001 - the one place; tests/unit/test_mqtt.py fails when it changes
-
-
-@dataclass(slots=True, eq=False)
-class _Arrival:
-    mid: int
-    done: bool = False
-
-
-class OrderedAcknowledger:
-    """Sends acknowledgements in order of arrival, whatever order the work ends in.
-
-    rumqttd disconnects a client whose PUBACKs come in another order (MQTT 3.1.1 section 4.6 demands this one).
-    """
-
-    def __init__(self, send: Callable[[int], None]) -> None:
-        self._send = send
-        self._waiting: deque[_Arrival] = deque()
-
-    def arrived(self, mid: int) -> _Arrival:
-        """Note that the message with the packet identifier `mid` has come."""
-        arrival = _Arrival(mid)
-        self._waiting.append(arrival)
-        return arrival
-
-    def done(self, arrival: _Arrival) -> None:
-        """Note that the message is safe; send what has become due."""
-        arrival.done = True
-        while self._waiting and self._waiting[0].done:
-            self._send(self._waiting.popleft().mid)
-
-    def forget(self) -> None:
-        """Send nothing any more: packet identifiers mean nothing on another connection."""
-        self._waiting.clear()
 
 
 class _Session:
@@ -145,7 +112,7 @@ class MqttConnection:
         self._publishing = asyncio.Semaphore(MAX_PUBLISHES)
         self._unguaranteed_bytes = 0
         self._outage_since: float | None = None
-        self._attempts = 0
+        self._pauses = growing_pauses(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         #: QoS 0 messages dropped so far because too many bytes of them waited.
         self.dropped = 0
 
@@ -207,10 +174,7 @@ class MqttConnection:
                 await self._hold_connection()
             except* aiomqtt.MqttError as failures:
                 self._note_outage(failures.exceptions[0])
-            self._attempts += 1
-            longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._attempts, 16))
-            # Jitter, so that all clients of a restarted broker do not come back at the same moment.
-            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret depends on it
+            await asyncio.sleep(next(self._pauses))
 
     async def _hold_connection(self) -> None:
         """Connect, subscribe and read until the connection is lost; raises MqttError, alone or in a group.
@@ -279,24 +243,31 @@ class MqttConnection:
             self.dropped += 1
             # A line for the 1st, 2nd, 4th, 8th ...: a flood must not fill the log as well.
             if self.dropped.bit_count() == 1:
-                _log.warning("mqtt_qos0_dropped", topic=topic, dropped=self.dropped, limit=MAX_UNGUARANTEED_BYTES)
+                _log.warning(
+                    "a QoS 0 message was dropped", topic=topic, dropped=self.dropped, limit=MAX_UNGUARANTEED_BYTES
+                )
             return
         self._unguaranteed_bytes += len(payload)
         self._arrived.put_nowait(Received(topic, payload, 0, _nothing))
 
     def _note_connection(self) -> None:
-        self._attempts = 0
+        self._pauses = growing_pauses(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         outage = None if self._outage_since is None else round(time.monotonic() - self._outage_since, 3)
         self._outage_since = None
         self._subscribed.set()
-        _log.info("mqtt_connected", broker=self.broker, identifier=self._identifier, outage_seconds=outage)
+        _log.info(
+            "connected to the MQTT broker", broker=self.broker, identifier=self._identifier, outage_seconds=outage
+        )
 
     def _note_outage(self, error: Exception) -> None:
         if self._outage_since is not None:
             return
         self._outage_since = time.monotonic()
         _log.warning(
-            "mqtt_disconnected", broker=self.broker, identifier=self._identifier, error=str(error.__cause__ or error)
+            "no connection to the MQTT broker",
+            broker=self.broker,
+            identifier=self._identifier,
+            error=str(error.__cause__ or error),
         )
 
 

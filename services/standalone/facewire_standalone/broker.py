@@ -75,7 +75,7 @@ async def embedded_broker(
         keeper = _Keeper(config, address, process)
         try:
             async with background(keeper.keep(), name="mqtt broker"):
-                _log.info("mqtt_broker_started", host=address[0], port=address[1], passwords=bool(users))
+                _log.info("the MQTT broker listens", host=address[0], port=address[1], passwords=bool(users))
                 yield EmbeddedBroker(address[0], address[1], process.pid)
         finally:
             await _end(keeper.process)
@@ -172,10 +172,10 @@ class _Keeper:
     async def keep(self) -> None:
         while True:
             code = await self.process.wait()
-            _log.error("mqtt_broker_ended", pid=self.process.pid, exit_code=code, port=self._address[1])
+            _log.error("the MQTT broker ended", pid=self.process.pid, exit_code=code, port=self._address[1])
             await asyncio.sleep(RESTART_SECONDS)
             self.process = await _start(self._config, self._address)
-            _log.info("mqtt_broker_restarted", pid=self.process.pid, port=self._address[1])
+            _log.info("the MQTT broker listens again", pid=self.process.pid, port=self._address[1])
 
 
 async def _start(config: Path, address: tuple[str, int]) -> asyncio.subprocess.Process:
