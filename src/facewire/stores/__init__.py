@@ -62,6 +62,9 @@ class ResultStore(Protocol):
     async def expire(self, before: datetime, *, forget_before: datetime) -> int:
         """Turn what was received before the first moment into tombstones, drop tombstones before the second."""
 
+    async def forget_person(self, person: str) -> int:
+        """Take the name out of every answer that holds it; return how many answers that were."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnrolledFace:

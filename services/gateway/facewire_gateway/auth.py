@@ -1,0 +1,177 @@
+"""Keys of the HTTP API: made once, kept as SHA-256 hashes in a file of mode 0600, checked on every request.
+
+Roles: `ingest` posts frames and reads results by id; `read` reads results, events, people and metrics; `admin` may do
+everything, changes of people included. A key is 256 random bits, so its hash needs no salt and no slow function.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from facewire.errors import SettingsError
+from facewire.messages import explain, now
+from facewire_gateway.problems import GatewayError
+
+Role = Literal["ingest", "read", "admin"]
+_bearer = HTTPBearer(auto_error=False, description="A key made by `facewire keys add`.")
+
+
+class Key(BaseModel):
+    """Who may do what: the name and the role of a key, and the SHA-256 of the key itself in hexadecimal."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    role: Role
+    sha256: str
+    created_at: AwareDatetime
+
+
+class _KeysFile(BaseModel):
+    keys: tuple[Key, ...] = ()
+
+
+def list_keys(path: Path) -> tuple[Key, ...]:
+    """Return the keys in the file `path`; SettingsError where it cannot be read."""
+    try:
+        return _KeysFile.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise SettingsError("keys_file", f"keys_file {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise SettingsError("keys_file", f"keys_file {path} is no file of keys: {explain(error)}") from error
+
+
+def create_key(path: Path, name: str, role: Role) -> str:
+    """Add a key called `name` to the file `path`, made if absent, and return the key: it is kept nowhere else."""
+    keys = list_keys(path) if path.exists() else ()
+    if any(key.name == name for key in keys):
+        raise SettingsError("key_exists", f"there is a key called {name!r} already: remove it or take another name")
+    secret = f"fw_{secrets.token_urlsafe(32)}"
+    _write(path, (*keys, Key(name=name, role=role, sha256=_digest(secret), created_at=now())))
+    return secret
+
+
+def remove_key(path: Path, name: str) -> bool:
+    """Remove the key called `name` from the file `path`; False if there is none."""
+    keys = list_keys(path)
+    rest = tuple(key for key in keys if key.name != name)
+    if len(rest) == len(keys):
+        return False
+    _write(path, rest)
+    return True
+
+
+def _write(path: Path, keys: tuple[Key, ...]) -> None:
+    body = json.dumps(_KeysFile(keys=keys).model_dump(mode="json"), indent=2).encode()
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(body + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise SettingsError("keys_file", f"keys_file {path}: {error.strerror}") from error
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class KeyRing:
+    """The keys of one file, read again whenever the file changes. Without a file nobody needs a key.
+
+    A file that `must_exist` is a SettingsError when absent; another may appear later, and keys are needed from then on.
+    One that disappears again opens nothing: its keys stay in force.
+    """
+
+    def __init__(self, path: Path | None, *, must_exist: bool = True) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._keys: tuple[Key, ...] = ()
+        if path is not None and must_exist:
+            self._keys = list_keys(path)
+        self._refresh()
+
+    @property
+    def required(self) -> bool:
+        """Whether requests need a key."""
+        self._refresh()
+        return self._seen is not None
+
+    def find(self, secret: str) -> Key | None:
+        """Return the key whose secret this is, comparing all of them in constant time; None if there is none."""
+        digest = _digest(secret)
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return found
+
+    def _refresh(self) -> None:
+        if self._path is None:
+            return
+        try:
+            state = self._path.stat()
+        except FileNotFoundError:
+            return
+        seen = (state.st_mtime_ns, state.st_size, state.st_ino)
+        if seen != self._seen:
+            self._keys = list_keys(self._path)
+            self._seen = seen
+
+
+def require(*roles: Role) -> Callable[..., Awaitable[None]]:
+    """Return the dependency that lets a request through if its key has one of `roles`, or is an admin's."""
+    allowed = {*roles, "admin"}
+
+    async def check(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> None:
+        ring: KeyRing = request.app.state.keys
+        if not ring.required:
+            _check_local(request)
+            return
+        if credentials is None:
+            raise GatewayError("missing_key", "send a key: Authorization: Bearer <key>")
+        key = ring.find(credentials.credentials)
+        if key is None:
+            raise GatewayError("unknown_key", "this key is not known: `facewire keys add` makes one")
+        if key.role not in allowed:
+            needed = " or ".join((*roles, "admin") if "admin" not in roles else roles)
+            raise GatewayError("missing_role", f"this needs a key of role {needed}; {key.name!r} has {key.role}")
+
+    return check
+
+
+def _check_local(request: Request) -> None:
+    """Refuse what a web page of another site sends to a gateway without keys, DNS rebinding included."""
+    host = request.url.hostname or ""
+    if not is_loopback(host):
+        detail = f"without keys only localhost is served, not {host!r}: make keys, or use http://127.0.0.1"
+        raise GatewayError("foreign_host", detail)
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise GatewayError("foreign_origin", "without keys pages of other origins are not served: make keys")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host`, an address or a name, is this machine's loopback."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

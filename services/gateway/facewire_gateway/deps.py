@@ -1,0 +1,69 @@
+"""What the routes work with, handed to them by FastAPI."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Query, Request
+
+from facewire.messages import Frame
+from facewire.settings import GatewaySettings
+from facewire.stores import GalleryStore, ResultStore
+from facewire_gateway.feed import Feed
+
+#: The longest wait of one call; proxies commonly cut connections that are silent for a minute.
+MAX_WAIT_SECONDS = 30.0
+
+
+class FrameSink(Protocol):
+    """Where accepted frames go."""
+
+    async def accept(self, frame: Frame) -> None:
+        """Commit `frame` and note its request as pending; IntakeError `id_conflict` or `overloaded`."""
+
+
+class QueueDepth(Protocol):
+    """How much is in a queue."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages that can be received."""
+
+    @property
+    def leased(self) -> int:
+        """Messages on loan."""
+
+    @property
+    def dead(self) -> int:
+        """Dead letters."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all messages that are not dead."""
+
+
+#: Returns None where the dependency is ready, else why it is not.
+Readiness = Callable[[], Awaitable[str | None]]
+Depth = Callable[[], Awaitable[QueueDepth]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The gateway's parts: where frames go, where answers and people are kept, and what is watched."""
+
+    settings: GatewaySettings
+    sink: FrameSink
+    results: ResultStore
+    gallery: GalleryStore
+    feed: Feed
+    readiness: Mapping[str, Readiness] = field(default_factory=dict)
+    depths: Mapping[str, Depth] = field(default_factory=dict)
+
+
+async def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Parts = Annotated[Gateway, Depends(_gateway)]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the answer.")]

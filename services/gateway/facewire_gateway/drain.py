@@ -1,0 +1,93 @@
+"""From the response queue into the store, and on to everybody who wants to know."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from facewire.errors import QueueError, RecognizeError, StoreError
+from facewire.messages import RecognizedFaces
+from facewire.queues import Lease, Queue
+from facewire.stores import ResultStore
+from facewire.waiting import growing_pauses, happens_within, uninterrupted
+from facewire_gateway import metrics
+from facewire_gateway.feed import Feed
+
+log = structlog.get_logger(__name__)
+
+Publish = Callable[[Sequence[RecognizedFaces]], Awaitable[None]]
+
+#: As many as SQS hands out at once.
+BATCH = 10
+#: A stop is noticed after at most this long without an answer.
+WAIT_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+#: How long a batch that is under way when the drain is cancelled may take to be settled.
+_GRACE_SECONDS = 2.0
+
+
+async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed: Feed, publish: Publish) -> None:
+    """Keep `answers`, then tell those that were better than what was there to listeners and cameras.
+
+    An id conflict is told to the camera and not kept: the request of that id has its own answer. StoreError where
+    nothing could be kept; nobody has been told anything then.
+    """
+    conflicts = [answer for answer in answers if _is_conflict(answer)]
+    kept = await results.keep([answer for answer in answers if not _is_conflict(answer)])
+    metrics.ANSWERS.labels("conflict").inc(len(conflicts))
+    metrics.ANSWERS.labels("kept").inc(len(kept))
+    metrics.ANSWERS.labels("known_already").inc(len(answers) - len(conflicts) - len(kept))
+    feed.publish(kept)
+    await publish([answer for answer in (*kept, *conflicts) if answer.camera is not None])
+
+
+async def drain_responses(
+    responses: Queue, results: ResultStore, feed: Feed, publish: Publish, stop: asyncio.Event
+) -> None:
+    """Settle what comes over `responses`, and only then acknowledge it, until `stop` is set and the queue is empty.
+
+    While the store or the queue is out of reach it tries again without end. A batch under way when it is cancelled is
+    settled first, within two seconds.
+    """
+    cancelled = asyncio.Event()
+    pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+    while True:
+        try:
+            leases = await responses.receive(BATCH, wait=0 if stop.is_set() else WAIT_SECONDS)
+            if leases:
+                settling = _settle_leases(leases, responses, results, feed, publish)
+                await uninterrupted(settling, cancelled=cancelled, grace=_GRACE_SECONDS)
+            elif stop.is_set():
+                return
+            pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        except (QueueError, StoreError) as error:
+            metrics.DRAIN_FAULTS.labels(type(error).__name__).inc()
+            log.warning("drain_tries_again", stage=error.stage, code=error.code, detail=error.detail)
+            if await happens_within(stop, next(pauses)) and isinstance(error, QueueError):
+                return
+
+
+async def _settle_leases(
+    leases: Sequence[Lease], responses: Queue, results: ResultStore, feed: Feed, publish: Publish
+) -> None:
+    readable = []
+    answers = []
+    for lease in leases:
+        try:
+            answers.append(RecognizedFaces.from_bytes(lease.body))
+            readable.append(lease)
+        except RecognizeError as error:
+            metrics.ANSWERS.labels("unreadable").inc()
+            log.warning("unreadable_answer", code=error.code, detail=error.detail, size=len(lease.body))
+            await responses.bury(lease, str(error))
+    try:
+        await settle(answers, results, feed, publish)
+    except StoreError:
+        await responses.give_back(readable)
+        raise
+    await responses.acknowledge(readable)
+
+
+def _is_conflict(answer: RecognizedFaces) -> bool:
+    return answer.error is not None and answer.error.code == "id_conflict"

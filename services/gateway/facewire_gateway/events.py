@@ -1,0 +1,64 @@
+"""GET /v1/events: answers as server-sent events (WHATWG HTML, "Server-sent events")."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header
+from fastapi.responses import StreamingResponse
+
+from facewire.messages import Camera, Person
+from facewire_gateway.auth import require
+from facewire_gateway.deps import Parts
+from facewire_gateway.feed import Event, Feed, Overflow
+
+router = APIRouter(tags=["results"])
+
+#: A comment this often keeps proxies from cutting a silent stream.
+HEARTBEAT_SECONDS = 15.0
+
+
+@router.get(
+    "/v1/events",
+    dependencies=[Depends(require("read"))],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def get_events(
+    gateway: Parts,
+    camera: Camera | None = None,
+    person: Person | None = None,
+    last_event_id: Annotated[str | None, Header(max_length=64)] = None,
+) -> StreamingResponse:
+    """Stream each new answer as an event `result`, of one camera or with one person if asked.
+
+    An event `overflow` says that answers were left out, because the reader was too slow or came back too late with its
+    `Last-Event-ID`: they are in the history.
+    """
+    # A generator would refuse only after the answer has begun.
+    gateway.feed.check_room()
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    stream = _stream(gateway.feed, camera, person, last_event_id)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+async def _stream(feed: Feed, camera: str | None, person: str | None, after: str | None) -> AsyncIterator[bytes]:
+    with feed.subscribe(camera=camera, person=person, after=after) as subscription:
+        yield b"retry: 2000\n: connected\n\n"
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    item = await subscription.next()
+            except TimeoutError:
+                yield b": still here\n\n"
+                continue
+            if item is None:
+                return
+            yield _encode(item)
+
+
+def _encode(item: Event | Overflow) -> bytes:
+    if isinstance(item, Overflow):
+        return b"event: overflow\ndata: " + json.dumps({"lost": item.lost}).encode() + b"\n\n"
+    return b"event: result\nid: " + item.id.encode() + b"\ndata: " + item.answer.to_bytes() + b"\n\n"

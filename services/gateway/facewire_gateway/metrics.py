@@ -1,0 +1,19 @@
+"""What the gateway counts, in prometheus-client's default registry. Labels hold route templates, never raw paths."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("facewire_gateway_requests_total", "HTTP requests answered", ["method", "route", "status"])
+SECONDS = Histogram(
+    "facewire_gateway_request_seconds",
+    "Time to answer an HTTP request, long polls included",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+ANSWERS = Counter("facewire_gateway_answers_total", "Answers drained, by what became of them", ["outcome"])
+DRAIN_FAULTS = Counter("facewire_gateway_drain_faults_total", "Batches of answers that were tried again", ["error"])
+PUBLISHED = Counter("facewire_gateway_published_total", "Answers sent to cameras over MQTT, by outcome", ["outcome"])
+LOST = Counter("facewire_gateway_lost_total", "Requests marked failed: lost at the answer deadline")
+SUBSCRIBERS = Gauge("facewire_gateway_event_subscribers", "Open event streams")
+EVENTS_LOST = Counter("facewire_gateway_events_lost_total", "Events that left a slow subscriber unread")
+QUEUE_MESSAGES = Gauge("facewire_queue_messages", "Messages in a queue, by state", ["queue", "state"])
+QUEUE_BYTES = Gauge("facewire_queue_bytes", "Bytes of the messages in a queue", ["queue"])

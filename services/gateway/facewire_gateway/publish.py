@@ -1,0 +1,89 @@
+"""Answers on their way to cameras, over MQTT: bounded, tried again for a while, and never in the way of the store."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from facewire.errors import QueueError
+from facewire.messages import RecognizedFaces
+from facewire.names import check_camera
+from facewire.waiting import growing_pauses
+from facewire_gateway import metrics
+
+log = structlog.get_logger(__name__)
+
+#: Answers that wait for the broker; an answer has about 1 kB, 20 kB with 32 faces.
+MAX_WAITING = 1000
+#: A camera that has waited this long for an answer has given up.
+DEADLINE_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+class Publisher(Protocol):
+    """The MQTT connection, as far as it is needed here."""
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Return when the broker has the message; QueueError where it has not."""
+
+
+class ResultPublisher:
+    """Publishes answers to `clients/<camera>/results`, in order. What is not delivered is counted; the store has it."""
+
+    def __init__(self, connection: Publisher, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        self._connection = connection
+        self._deadline_seconds = deadline_seconds
+        self._waiting: asyncio.Queue[tuple[float, RecognizedFaces]] = asyncio.Queue(MAX_WAITING)
+
+    async def __call__(self, answers: Sequence[RecognizedFaces]) -> None:
+        """Take `answers` of cameras to be published; returns at once."""
+        deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+        for answer in answers:
+            try:
+                self._waiting.put_nowait((deadline, answer))
+            except asyncio.QueueFull:
+                _note_dropped(answer, "queue_full")
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            deadline, answer = await self._waiting.get()
+            try:
+                await self._deliver(answer, deadline)
+            finally:
+                self._waiting.task_done()
+
+    async def flush(self) -> None:
+        """Wait until everything taken so far is published or dropped; bound it with `asyncio.timeout`."""
+        await self._waiting.join()
+
+    async def _deliver(self, answer: RecognizedFaces, deadline: float) -> None:
+        try:
+            topic = f"clients/{check_camera(answer.camera or '')}/results"
+        except ValueError:
+            _note_dropped(answer, "bad_camera")
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._persist(topic, answer.to_bytes())
+        except TimeoutError:
+            _note_dropped(answer, "too_late")
+        else:
+            metrics.PUBLISHED.labels("done").inc()
+
+    async def _persist(self, topic: str, payload: bytes) -> None:
+        for pause in growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS):
+            try:
+                await self._connection.publish(topic, payload)
+            except QueueError:
+                metrics.PUBLISHED.labels("retried").inc()
+                await asyncio.sleep(pause)
+            else:
+                return
+
+
+def _note_dropped(answer: RecognizedFaces, reason: str) -> None:
+    metrics.PUBLISHED.labels(reason).inc()
+    log.warning("answer_not_published", request_id=answer.request_id, reason=reason)

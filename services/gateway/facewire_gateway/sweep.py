@@ -1,0 +1,71 @@
+"""What time does to requests: those without an answer at the deadline are lost, old answers leave."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from facewire.errors import StoreError
+from facewire.messages import FAILED, Failure, RecognizedFaces, now
+from facewire.settings import GatewaySettings
+from facewire.stores import Result, ResultStore
+from facewire.waiting import happens_within
+from facewire_gateway import metrics
+from facewire_gateway.drain import Publish, settle
+from facewire_gateway.feed import Feed
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 100
+_PAUSE_SECONDS = 5.0
+_EXPIRE_EVERY = timedelta(hours=1)
+
+
+async def sweep(
+    settings: GatewaySettings, results: ResultStore, feed: Feed, publish: Publish, stop: asyncio.Event
+) -> None:
+    """Every few seconds mark overdue requests `failed: lost`, every hour let old answers expire; until `stop` is set.
+
+    A store that cannot answer is logged and asked again at the next turn.
+    """
+    expire_at = now()
+    while not stop.is_set():
+        try:
+            await mark_lost(settings, results, feed, publish)
+            if now() >= expire_at:
+                await _expire(settings, results)
+                expire_at = now() + _EXPIRE_EVERY
+        except StoreError as error:
+            log.warning("sweep_tries_again", code=error.code, detail=error.detail)
+        await happens_within(stop, _PAUSE_SECONDS)
+
+
+async def mark_lost(settings: GatewaySettings, results: ResultStore, feed: Feed, publish: Publish) -> None:
+    """Answer every request that was received before the answer deadline and is still pending with `failed: lost`."""
+    before = now() - timedelta(seconds=settings.answer_deadline_seconds)
+    while overdue := await results.overdue(before, _BATCH):
+        await settle([_lost(result, settings) for result in overdue], results, feed, publish)
+        metrics.LOST.inc(len(overdue))
+        log.error("requests_lost", count=len(overdue), request_ids=[result.request_id for result in overdue[:10]])
+        if len(overdue) < _BATCH:
+            return
+
+
+def _lost(result: Result, settings: GatewaySettings) -> RecognizedFaces:
+    detail = f"no answer came within {settings.answer_deadline_seconds:g} s: send the frame again"
+    return RecognizedFaces(
+        request_id=result.request_id,
+        status="failed",
+        result=FAILED,
+        camera=result.camera,
+        received_at=result.received_at,
+        content_sha256=result.content_sha256,
+        error=Failure(stage="gateway", code="lost", detail=detail),
+    )
+
+
+async def _expire(settings: GatewaySettings, results: ResultStore) -> None:
+    before = now() - timedelta(days=settings.results_days)
+    count = await results.expire(before, forget_before=before - timedelta(days=settings.tombstone_days))
+    if count:
+        log.info("results_expired", count=count)
