@@ -1,0 +1,49 @@
+"""What every result store does with an answer: who is in it, and how a person is taken out of it."""
+
+from facewire.messages import UNKNOWN, Enrolled, RecognizedFace, RecognizedFaces
+
+
+def recognized_people(answer: RecognizedFaces) -> set[str]:
+    """Return whom the history shows the answer under: everybody recognised, and who was enrolled."""
+    people = {face.person for face in answer.faces if face.known and face.person is not None}
+    if answer.enrolled is not None and answer.enrolled.face_id is not None:
+        people.add(answer.enrolled.person)
+    return people
+
+
+def mentioned_people(answer: RecognizedFaces) -> set[str]:
+    """Return every name the answer holds, runners-up and look-alikes included."""
+    people = {face.person for face in answer.faces if face.person is not None}
+    people |= {face.runner_up.person for face in answer.faces if face.runner_up is not None}
+    if answer.enrolled is not None:
+        people.add(answer.enrolled.person)
+        if answer.enrolled.looks_like is not None:
+            people.add(answer.enrolled.looks_like.person)
+    return people
+
+
+def without_person(answer: RecognizedFaces, person: str) -> RecognizedFaces:
+    """Return the answer with that name gone: her or his faces stay, as unknown ones without a similarity."""
+    return answer.model_copy(
+        update={
+            "result": UNKNOWN if answer.result == person else answer.result,
+            "faces": tuple(_face_without(face, person) for face in answer.faces),
+            "enrolled": _enrolled_without(answer.enrolled, person),
+        }
+    )
+
+
+def _face_without(face: RecognizedFace, person: str) -> RecognizedFace:
+    if face.runner_up is not None and face.runner_up.person == person:
+        face = face.model_copy(update={"runner_up": None})
+    if face.person == person:
+        face = face.model_copy(update={"person": None, "known": False, "similarity": None})
+    return face
+
+
+def _enrolled_without(enrolled: Enrolled | None, person: str) -> Enrolled | None:
+    if enrolled is None or enrolled.person == person:
+        return None
+    if enrolled.looks_like is not None and enrolled.looks_like.person == person:
+        return enrolled.model_copy(update={"looks_like": None})
+    return enrolled
