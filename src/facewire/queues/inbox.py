@@ -1,0 +1,109 @@
+"""The detector's inbox: frames that intake has committed, bounded in bytes, each request once."""
+
+import sqlite3
+import time
+from typing import Literal
+
+from facewire.errors import IntakeError, QueueError, StoreError
+from facewire.messages import Frame
+from facewire.queues.sqlite import SqliteQueue, insert, totals
+from facewire.sqlite import Database
+from facewire.stores.sqlite import SqliteResultStore
+
+#: Notes of accepted requests that one accepted frame clears away once their window is over.
+_PRUNE = 10
+
+
+class Inbox(SqliteQueue):
+    """The queue `inbox` of encoded frames (`Frame.to_bytes()`); they come in by `accept`.
+
+    `max_bytes` bounds what it holds, lent frames included. Where it is reached, policy `latest` drops the oldest
+    waiting frames of the same camera, `all` refuses the new one. `id_window_seconds` is how long a request id stands
+    for one content. `results`, in the same database, notes each accepted request as pending.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the database are named
+        self,
+        database: Database,
+        *,
+        max_bytes: int,
+        policy: Literal["latest", "all"],
+        id_window_seconds: float,
+        results: SqliteResultStore | None = None,
+        lease_seconds: float = 30.0,
+    ) -> None:
+        super().__init__(database, "inbox", lease_seconds=lease_seconds)
+        self._max_bytes = max_bytes
+        self._policy = policy
+        self._window = id_window_seconds
+        self._results = results
+
+    async def accept(self, frame: Frame) -> list[Frame]:
+        """Commit the frame; return those that had to leave for it, without content, for the caller to answer.
+
+        A request already accepted within the window, with the same content and purpose, changes nothing. IntakeError
+        `id_conflict` where it differs, `overloaded` where it does not fit; QueueError where the disk fails.
+        """
+        try:
+            dropped = await self._database.write(lambda connection: self._accept(connection, frame))
+        except StoreError as error:
+            raise QueueError(error.code, error.detail) from error
+        self._signal.notify()
+        return dropped
+
+    def _accept(self, connection: sqlite3.Connection, frame: Frame) -> list[Frame]:
+        now = time.time()
+        if self._is_known(connection, frame, now):
+            return []
+        body = frame.to_bytes()
+        dropped = self._make_room(connection, frame, len(body), now)
+        insert(connection, self.name, [body], sender=frame.camera)
+        self._note(connection, frame, now)
+        if self._results is not None:
+            self._results.note_expected(connection, frame)
+        return dropped
+
+    def _is_known(self, connection: sqlite3.Connection, frame: Frame, now: float) -> bool:
+        query = "SELECT content_sha256, enroll_as FROM seen WHERE request_id = ? AND accepted_at > ?"
+        row = connection.execute(query, (frame.request_id, now - self._window)).fetchone()
+        if row is not None and row != (frame.content_sha256, frame.enroll_as):
+            detail = (
+                f"request id {frame.request_id!r} was used for another picture or purpose "
+                f"in the last {self._window:.0f} s: choose another id"
+            )
+            raise IntakeError("id_conflict", detail)
+        return row is not None
+
+    def _make_room(self, connection: sqlite3.Connection, frame: Frame, size: int, now: float) -> list[Frame]:
+        (_, held) = totals(connection, self.name)
+        excess = held + size - self._max_bytes
+        dropped: list[Frame] = []
+        while excess > 0:
+            oldest = self._oldest_of(connection, frame.camera, now)
+            if self._policy == "all" or oldest is None:
+                detail = (
+                    f"the inbox holds {held:,} of at most {self._max_bytes:,} bytes, the frame needs {size:,}: "
+                    "send later, or smaller pictures, or raise FACEWIRE_INBOX_BYTES"
+                )
+                raise IntakeError("overloaded", detail)
+            number, freed, body = oldest
+            connection.execute("DELETE FROM messages WHERE id = ?", (number,))
+            dropped.append(Frame.from_bytes(body).model_copy(update={"content": b""}))
+            excess -= freed
+        return dropped
+
+    def _oldest_of(
+        self, connection: sqlite3.Connection, camera: str | None, now: float
+    ) -> tuple[int, int, bytes] | None:
+        query = """
+            SELECT id, size, body FROM messages JOIN bodies USING (id)
+            WHERE queue = ? AND sender = ? AND (receipt IS NULL OR visible_at <= ?) ORDER BY id LIMIT 1"""
+        row: tuple[int, int, bytes] | None = connection.execute(query, (self.name, camera, now)).fetchone()
+        return row
+
+    def _note(self, connection: sqlite3.Connection, frame: Frame, now: float) -> None:
+        note = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)"
+        connection.execute(note, (frame.request_id, frame.content_sha256, frame.enroll_as, now))
+        prune = """DELETE FROM seen WHERE request_id IN
+                   (SELECT request_id FROM seen WHERE accepted_at <= ? ORDER BY accepted_at LIMIT ?)"""
+        connection.execute(prune, (now - self._window, _PRUNE))

@@ -1,0 +1,199 @@
+"""A queue in an SQLite file: leases, retries, dead letters; several named queues share one database."""
+
+import asyncio
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from facewire.errors import QueueError, StoreError
+from facewire.messages import MAX_MESSAGE_BYTES
+from facewire.queues import MAX_RECEIVES, Lease, Queue
+from facewire.sqlite import Database
+
+T = TypeVar("T")
+
+#: A queue looks this often for messages that another process may have sent.
+POLL_SECONDS = 1.0
+#: The dead letters of a queue are a queue of this name behind its own.
+DEAD_SUFFIX = ".dead"
+
+_RETURN_DUE = "UPDATE messages SET visible_at = 0 WHERE queue = ? AND visible_at > 0 AND visible_at <= ?"
+_BURY_DUE = """
+    UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
+    WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
+_NEXT = "SELECT id, receives FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"
+_NEXT_DUE = "SELECT min(visible_at) FROM messages WHERE queue = ? AND visible_at > 0"
+_LEND = "UPDATE messages SET visible_at = ?, receipt = ?, receives = receives + 1 WHERE id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many messages wait (delayed ones included), are lent, and lie dead; `bytes` of those waiting and lent."""
+
+    waiting: int
+    leased: int
+    dead: int
+    bytes: int
+
+
+class SqliteQueue(Queue):
+    """The queue `name` of `database`. A lease ends after `lease_seconds` unless it is extended.
+
+    Messages come oldest first, those returned before newer ones. A lease that ran out is still good as long as nobody
+    else has received the message. A message that comes back unacknowledged from its fifth lease goes to the
+    dead letters, which are a queue themselves: `dead_letters()`.
+    """
+
+    def __init__(self, database: Database, name: str, *, lease_seconds: float = 30.0) -> None:
+        self.name = name
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._dead = name + DEAD_SUFFIX
+        self._signal = database.signal(f"queue:{name}")
+
+    def dead_letters(self) -> "SqliteQueue":
+        """Return the queue of the dead letters; in it messages are lent without limit until acknowledged."""
+        return SqliteQueue(self._database, self._dead, lease_seconds=self._lease_seconds)
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        """Keep each of `bodies` durably before returning, all or none; QueueError `too_large` over 1,000,000 bytes."""
+        for body in bodies:
+            _check_size(body)
+        await self._write(lambda connection: insert(connection, self.name, bodies))
+        self._signal.notify()
+
+    async def receive(self, limit: int, *, wait: float) -> list[Lease]:
+        """Return up to `limit` messages, oldest first, waiting up to `wait` seconds for the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while True:
+            sent = self._signal.event
+            leases, due_in = await self._lend(limit)
+            remaining = deadline - loop.time()
+            if leases or remaining <= 0:
+                return leases
+            await _wait(sent, min(remaining, due_in, POLL_SECONDS))
+
+    async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
+        """Make the leases end `seconds` from now. A lease that has already ended is passed over."""
+        until = time.time() + seconds
+        rows = [(until, *_key(lease)) for lease in leases]
+        await self._change_all("UPDATE messages SET visible_at = ? WHERE id = ? AND receipt = ?", rows)
+
+    async def acknowledge(self, leases: Sequence[Lease]) -> None:
+        """Delete the messages. A lease that has already ended is passed over."""
+        await self._change_all("DELETE FROM messages WHERE id = ? AND receipt = ?", [_key(lease) for lease in leases])
+
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0) -> None:
+        """Let others receive the messages again, `delay` seconds from now."""
+        due = time.time() + delay
+        rows = [(due, *_key(lease)) for lease in leases]
+        await self._change_all("UPDATE messages SET visible_at = ?, receipt = NULL WHERE id = ? AND receipt = ?", rows)
+        self._signal.notify()
+
+    async def bury(self, lease: Lease, reason: str) -> None:
+        """Move the message to the dead letters, with the reason. A lease that has already ended is passed over."""
+        move = """UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
+                  WHERE id = ? AND receipt = ?"""
+        await self._change_all(move, [(self._dead, time.time(), reason, *_key(lease))])
+        self._database.signal(f"queue:{self._dead}").notify()
+
+    async def depth(self) -> QueueDepth:
+        """Return how much the queue holds."""
+        with _as_queue_errors():
+            return await self._database.read(self._count)
+
+    def _count(self, connection: sqlite3.Connection) -> QueueDepth:
+        total, size = totals(connection, self.name)
+        lent = "SELECT count(receipt) FROM messages WHERE queue = ? AND visible_at > ?"
+        (leased,) = connection.execute(lent, (self.name, time.time())).fetchone()
+        return QueueDepth(total - leased, leased, totals(connection, self._dead)[0], size)
+
+    async def _lend(self, limit: int) -> tuple[list[Lease], float]:
+        """Lend up to `limit` messages; return them and the seconds until the next lent one may come back."""
+        token = secrets.token_hex(16)
+        try:
+            return await self._write(lambda connection: self._take(connection, limit, token))
+        except asyncio.CancelledError:
+            # The messages may be lent already, to nobody now.
+            await self._write(lambda connection: self._take_back(connection, token))
+            self._signal.notify()
+            raise
+
+    def _take(self, connection: sqlite3.Connection, limit: int, token: str) -> tuple[list[Lease], float]:
+        now = time.time()
+        self._bring_back(connection, now)
+        rows = connection.execute(_NEXT, (self.name, limit)).fetchall()
+        leases = []
+        for number, receives in rows:
+            receipt = f"{number}:{token}"
+            connection.execute(_LEND, (now + self._lease_seconds, receipt, number))
+            (body,) = connection.execute("SELECT body FROM bodies WHERE id = ?", (number,)).fetchone()
+            leases.append(Lease(receipt, body, receives + 1))
+        (due,) = connection.execute(_NEXT_DUE, (self.name,)).fetchone()
+        return leases, POLL_SECONDS if due is None else max(0.0, due - now)
+
+    def _bring_back(self, connection: sqlite3.Connection, now: float) -> None:
+        if not self.name.endswith(DEAD_SUFFIX):
+            reason = f"received {MAX_RECEIVES} times and never acknowledged"
+            connection.execute(_BURY_DUE, (self._dead, now, reason, self.name, now, MAX_RECEIVES))
+        connection.execute(_RETURN_DUE, (self.name, now))
+
+    def _take_back(self, connection: sqlite3.Connection, token: str) -> None:
+        undo = """UPDATE messages SET visible_at = 0, receipt = NULL, receives = receives - 1
+                  WHERE queue = ? AND visible_at > 0 AND receipt = id || ':' || ?"""
+        connection.execute(undo, (self.name, token))
+
+    async def _change_all(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        await self._write(lambda connection: connection.executemany(statement, rows))
+
+    async def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        with _as_queue_errors():
+            return await self._database.write(change)
+
+
+def insert(connection: sqlite3.Connection, queue: str, bodies: Sequence[bytes], sender: str | None = None) -> None:
+    """Put messages into the queue, within a change of the caller's."""
+    row = "INSERT INTO messages (queue, sender, size) VALUES (?, ?, ?)"
+    for body in bodies:
+        number = connection.execute(row, (queue, sender, len(body))).lastrowid
+        connection.execute("INSERT INTO bodies VALUES (?, ?)", (number, body))
+
+
+def totals(connection: sqlite3.Connection, queue: str) -> tuple[int, int]:
+    """Return how many messages the queue holds, lent ones included, and their bytes."""
+    row = connection.execute("SELECT messages, bytes FROM queue_totals WHERE queue = ?", (queue,)).fetchone()
+    return (0, 0) if row is None else (row[0], row[1])
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > MAX_MESSAGE_BYTES:
+        detail = f"the message has {len(body):,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}: send it smaller"
+        raise QueueError("too_large", detail)
+
+
+def _key(lease: Lease) -> tuple[int, str]:
+    number, _, token = lease.receipt.partition(":")
+    if not number.isdecimal() or not token:
+        raise QueueError("bad_receipt", "the receipt is of another queue: use the one that the lease came with")
+    return int(number), lease.receipt
+
+
+@contextmanager
+def _as_queue_errors() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise QueueError(error.code, error.detail) from error
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
