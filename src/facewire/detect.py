@@ -20,7 +20,7 @@ from facewire.messages import (
     Landmarks,
     now,
 )
-from facewire.timing import StepClock
+from facewire.timing import StepClock, milliseconds_between
 from facewire.vision.imagecodec import MAX_PIXELS, decode, encode_jpeg
 from facewire.vision.mtcnn import Detections
 from facewire.vision.quality import assess
@@ -65,8 +65,8 @@ class FaceDetector:
         edge. Timings are in milliseconds: `inbox` from receipt until now, `decode`, `detect`, `crop`. Raises
         DecodeError for a picture that cannot be decoded.
         """
+        waited = milliseconds_between(frame.received_at, now())
         clock = StepClock()
-        clock.note("inbox", (now() - frame.received_at).total_seconds())
         picture = decode(frame.content, max_pixels=self._max_pixels)
         clock.lap("decode")
         detections = self._find(picture)
@@ -78,7 +78,7 @@ class FaceDetector:
             frame=FrameInfo(width=picture.shape[1], height=picture.shape[0], bytes=len(frame.content)),
             faces_dropped=len(detections) - len(faces),
             faces=tuple(faces),
-            timings_ms=clock.timings_ms,
+            timings_ms={"inbox": waited} | clock.timings_ms,
         )
 
 

@@ -1,6 +1,7 @@
 """How long the steps of a stage take."""
 
 import time
+from datetime import datetime
 
 
 class StepClock:
@@ -13,9 +14,10 @@ class StepClock:
     def lap(self, step: str) -> None:
         """Note the time since the last lap, or since the clock was made, as that of `step`."""
         present = time.perf_counter()
-        self.note(step, present - self._last)
+        self.timings_ms[step] = round((present - self._last) * 1000, 1)
         self._last = present
 
-    def note(self, step: str, seconds: float) -> None:
-        """Note a time measured elsewhere; where two machines' clocks disagree it is at least 0."""
-        self.timings_ms[step] = round(max(0.0, seconds) * 1000, 1)
+
+def milliseconds_between(earlier: datetime, later: datetime) -> float:
+    """Return the time between two moments, to a tenth; 0 where the clocks of two machines disagree on their order."""
+    return round(max(0.0, (later - earlier).total_seconds()) * 1000, 1)

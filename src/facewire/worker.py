@@ -40,6 +40,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 #: A receive that has messages to give answers within this; one that still waits then has leased nothing.
 _LAST_RECEIVE_SECONDS = 0.25
+#: How long a queue that is told to stop may take to answer.
 _RETURN_SECONDS = 2.0
 
 #: What a message led to: the messages to send before it is acknowledged, or why it failed.
@@ -132,7 +133,7 @@ class Worker:
                 pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
 
     async def _receive(self, stop: asyncio.Event) -> None:
-        """Receive once; a receive that still waits shortly after a stop is cut off."""
+        """Receive once; a receive that still waits shortly after a stop is cut off, in an orderly way."""
         stopped = asyncio.create_task(stop.wait(), name=f"{self._name}: stop")
         receive = asyncio.create_task(self._take_in(), name=f"{self._name}: receive")
         try:
@@ -143,6 +144,7 @@ class Worker:
         finally:
             stopped.cancel()
             receive.cancel()
+            await asyncio.wait({receive}, timeout=_RETURN_SECONDS)
 
     async def _take_in(self) -> None:
         room = await self._in_hand.room(least=max(1, self._limits.prefetch // 2))

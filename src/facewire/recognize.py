@@ -1,0 +1,212 @@
+"""DetectedFaces -> RecognizedFaces: align, embed and match the faces of several messages as one batch. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewire.enrolment import choose_face
+from facewire.errors import FacewireError
+from facewire.facecrop import FaceInCrop
+from facewire.gallery import Candidate, Gallery, Match
+from facewire.messages import (
+    NO_FACE,
+    UNKNOWN,
+    DetectedFace,
+    DetectedFaces,
+    Enrolled,
+    FaceQuality,
+    RecognizedFace,
+    RecognizedFaces,
+    RunnerUp,
+    failed,
+    now,
+)
+from facewire.names import face_id
+from facewire.stores import EnrolledFace
+from facewire.timing import StepClock, milliseconds_between
+from facewire.vision.alignment import align
+from facewire.vision.embedder import Embedder
+from facewire.vision.quality import RECOGNITION, assess, refusals
+
+_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """The answer to a message and, for an enrolment that was not refused, the face to keep before it is sent."""
+
+    answer: RecognizedFaces
+    enrolled: EnrolledFace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A face in its crop; `chip` is its aligned picture, None where its quality is too low to compare it."""
+
+    face: DetectedFace
+    in_crop: FaceInCrop
+    quality: FaceQuality
+    chip: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A prepared face with its embedding and match, both None where its quality is too low."""
+
+    prepared: _Prepared
+    embedding: NDArray[np.float32] | None
+    match: Match | None
+
+
+class FaceRecognizer:
+    """Names faces with one embedder; `threshold` and `margin` are the embedder's own unless given.
+
+    May be called from several threads at once.
+    """
+
+    def __init__(self, embedder: Embedder, *, threshold: float | None = None, margin: float | None = None) -> None:
+        self._embedder = embedder
+        self._threshold = embedder.spec.threshold if threshold is None else threshold
+        self._margin = embedder.spec.margin if margin is None else margin
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder that the gallery's faces must be of."""
+        return self._embedder
+
+    def __call__(self, messages: Sequence[DetectedFaces], gallery: Gallery) -> list[Recognition]:
+        """Return the recognition of each message, compared with `gallery`, faces of this embedder.
+
+        A known face has `person`, the `similarity` to that person and the `runner_up`. An unknown one has no person;
+        `reason` says why, and unless its quality was too low to compare it or the gallery is empty, `similarity` and
+        `nearest` say whom it came closest to and `runner_up` who came second. `result` is the known person with the
+        largest face. A message with a crop that cannot be decoded or aligned is answered `failed`; the others go on.
+
+        An enrolment's faces are compared with the gallery as it was before; its `result` is the person enrolled.
+        Timings in milliseconds: `queue` since the detector sent the message, `align`, `embed` and `match` of the whole
+        batch, `total` since the frame was received.
+        """
+        started = now()
+        clock = StepClock()
+        prepared = [self._prepare(message) for message in messages]
+        clock.lap("align")
+        embeddings = self._embed([faces for faces in prepared if not isinstance(faces, FacewireError)])
+        clock.lap("embed")
+        matches = gallery.match(embeddings, threshold=self._threshold, margin=self._margin)
+        clock.lap("match")
+        compared = iter(zip(embeddings, matches, strict=True))
+        recognitions = []
+        for message, faces in zip(messages, prepared, strict=True):
+            if isinstance(faces, FacewireError):
+                recognitions.append(Recognition(failed(message, faces, source="cloud")))
+                continue
+            together = [_Compared(face, *(next(compared) if face.chip is not None else (None, None))) for face in faces]
+            queued = clock.timings_ms | {"queue": milliseconds_between(message.sent_at, started)}
+            recognitions.append(self._recognition(message, together, gallery.version, queued))
+        return recognitions
+
+    def _prepare(self, message: DetectedFaces) -> list[_Prepared] | FacewireError:
+        try:
+            return [self._prepare_face(face) for face in message.faces]
+        except FacewireError as error:
+            return error
+
+    def _prepare_face(self, face: DetectedFace) -> _Prepared:
+        in_crop = FaceInCrop.of_detected(face)
+        quality = face.quality or assess(in_crop.picture, in_crop.box, in_crop.landmarks)
+        fit = not refusals(quality, face.confidence, RECOGNITION)
+        chip = align(in_crop.picture, in_crop.box, in_crop.landmarks, self._embedder.spec) if fit else None
+        return _Prepared(face, in_crop, quality, chip)
+
+    def _embed(self, prepared: Sequence[Sequence[_Prepared]]) -> NDArray[np.float32]:
+        chips = [face.chip for faces in prepared for face in faces if face.chip is not None]
+        size = self._embedder.spec.size
+        return self._embedder.embed(np.array(chips, np.uint8).reshape(-1, size, size, 3))
+
+    def _recognition(
+        self, message: DetectedFaces, compared: Sequence[_Compared], gallery_version: int, timings: dict[str, float]
+    ) -> Recognition:
+        faces = tuple(_recognized(face) for face in compared)
+        enrolment, enrolled = self._enrol(message, compared)
+        answer = RecognizedFaces(
+            request_id=message.request_id,
+            filename=message.filename,
+            result=_result(faces, enrolment),
+            camera=message.camera,
+            captured_at=message.captured_at,
+            received_at=message.received_at,
+            embedder=self._embedder.spec.id,
+            gallery_version=gallery_version,
+            content_sha256=message.content_sha256,
+            frame=message.frame,
+            faces_dropped=message.faces_dropped,
+            faces=faces,
+            enrolled=enrolment,
+            timings_ms=message.timings_ms | timings | {"total": milliseconds_between(message.received_at, now())},
+        )
+        return Recognition(answer, enrolled)
+
+    def _enrol(
+        self, message: DetectedFaces, compared: Sequence[_Compared]
+    ) -> tuple[Enrolled | None, EnrolledFace | None]:
+        if (person := message.enroll_as) is None:
+            return None, None
+        chosen = choose_face([(face.prepared.face, face.prepared.quality) for face in compared])
+        if not isinstance(chosen, int):
+            return Enrolled(person=person, refused=chosen), None
+        face = compared[chosen]
+        if face.embedding is None or face.match is None:
+            return Enrolled(person=person, refused=("low_quality",)), None
+        enrolled = EnrolledFace(
+            face_id=face_id(message.request_id),
+            person=person,
+            embedder=self._embedder.spec.id,
+            embedding=np.asarray(face.embedding, "<f4").tobytes(),
+            enrolled_at=now(),
+            crop=face.prepared.in_crop.to_crop(face.prepared.face.crop.jpeg),
+        )
+        looks_like = self._looks_like(face.match, person)
+        return Enrolled(person=person, face_id=enrolled.face_id, looks_like=looks_like), enrolled
+
+    def _looks_like(self, match: Match, person: str) -> RunnerUp | None:
+        """Return the nearest person other than `person` if she or he is at or above the threshold."""
+        for candidate in (match.nearest, match.runner_up):
+            if candidate is not None and candidate.person != person and candidate.similarity >= self._threshold:
+                return _runner_up(candidate)
+        return None
+
+
+def _recognized(compared: _Compared) -> RecognizedFace:
+    face, match = compared.prepared.face, compared.match
+    nearest = match.nearest if match else None
+    known = match is not None and match.known
+    return RecognizedFace(
+        index=face.index,
+        person=nearest.person if nearest and known else None,
+        known=known,
+        similarity=round(nearest.similarity, _DIGITS) if nearest else None,
+        runner_up=_runner_up(match.runner_up) if match else None,
+        nearest=None if known else _runner_up(nearest),
+        reason=match.reason if match else "low_quality",
+        box=face.box,
+        landmarks=face.landmarks,
+        confidence=face.confidence,
+        quality=compared.prepared.quality,
+    )
+
+
+def _runner_up(candidate: Candidate | None) -> RunnerUp | None:
+    if candidate is None:
+        return None
+    return RunnerUp(person=candidate.person, similarity=round(candidate.similarity, _DIGITS))
+
+
+def _result(faces: Sequence[RecognizedFace], enrolment: Enrolled | None) -> str:
+    """Return what a simple device reads; faces come largest first."""
+    if not faces:
+        return NO_FACE
+    if enrolment is not None:
+        return enrolment.person if enrolment.face_id else UNKNOWN
+    return next((face.person for face in faces if face.person is not None), UNKNOWN)
