@@ -86,7 +86,7 @@ CREATE TABLE tombstones (
 CREATE INDEX tombstones_by_time ON tombstones (received_at);
 """
 
-#: A face has one embedding per embedder that has seen it, and its enrolment crop once.
+#: A face has one embedding per embedder that has seen it, and its enrolment crop once; `geometry` is JSON.
 _GALLERY = """
 CREATE TABLE gallery_version (version INTEGER NOT NULL);
 INSERT INTO gallery_version VALUES (0);
@@ -107,7 +107,7 @@ CREATE TABLE embeddings (
 
 CREATE TABLE crops (
     face_id TEXT PRIMARY KEY REFERENCES faces (face_id) ON DELETE CASCADE,
-    landmarks TEXT NOT NULL,
+    geometry TEXT NOT NULL,
     jpeg BLOB NOT NULL
 );
 """

@@ -9,19 +9,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
+
 from facewire.errors import QueueError, StoreError
 from facewire.messages import MAX_MESSAGE_BYTES
 from facewire.queues import MAX_RECEIVES, Lease, Queue
 from facewire.sqlite import Database
 
 T = TypeVar("T")
+_log = structlog.get_logger()
 
 #: A queue looks this often for messages that another process may have sent.
 POLL_SECONDS = 1.0
 #: The dead letters of a queue are a queue of this name behind its own.
 DEAD_SUFFIX = ".dead"
+#: Dead letters nobody drains are kept this long, the default of SQS, and up to this size.
+DEAD_SECONDS = 4 * 86_400.0
+DEAD_BYTES = 64 * 1024 * 1024
 
 _RETURN_DUE = "UPDATE messages SET visible_at = 0 WHERE queue = ? AND visible_at > 0 AND visible_at <= ?"
+_BURY = """
+    UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
+    WHERE id = ? AND receipt = ?"""
 _BURY_DUE = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
     WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
@@ -45,7 +54,8 @@ class SqliteQueue(Queue):
 
     Messages come oldest first, those returned before newer ones. A lease that ran out is still good as long as nobody
     else has received the message. A message that comes back unacknowledged from its fifth lease goes to the
-    dead letters, which are a queue themselves: `dead_letters()`.
+    dead letters, which are a queue themselves: `dead_letters()`. The oldest of them leave after four days, or where
+    they have more than 64 MiB.
     """
 
     def __init__(self, database: Database, name: str, *, lease_seconds: float = 30.0) -> None:
@@ -97,9 +107,14 @@ class SqliteQueue(Queue):
 
     async def bury(self, lease: Lease, reason: str) -> None:
         """Move the message to the dead letters, with the reason. A lease that has already ended is passed over."""
-        move = """UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
-                  WHERE id = ? AND receipt = ?"""
-        await self._change_all(move, [(self._dead, time.time(), reason, *_key(lease))])
+        key = _key(lease)
+
+        def change(connection: sqlite3.Connection) -> None:
+            now = time.time()
+            connection.execute(_BURY, (self._dead, now, reason, *key))
+            self._trim_dead(connection, now)
+
+        await self._write(change)
         self._database.signal(f"queue:{self._dead}").notify()
 
     async def depth(self) -> QueueDepth:
@@ -141,7 +156,18 @@ class SqliteQueue(Queue):
         if not self.name.endswith(DEAD_SUFFIX):
             reason = f"received {MAX_RECEIVES} times and never acknowledged"
             connection.execute(_BURY_DUE, (self._dead, now, reason, self.name, now, MAX_RECEIVES))
+            self._trim_dead(connection, now)
         connection.execute(_RETURN_DUE, (self.name, now))
+
+    def _trim_dead(self, connection: sqlite3.Connection, now: float) -> None:
+        (_, size) = totals(connection, self._dead)
+        oldest = "SELECT id, size, buried_at FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT 1"
+        while row := connection.execute(oldest, (self._dead,)).fetchone():
+            if size <= DEAD_BYTES and row[2] > now - DEAD_SECONDS:
+                return
+            connection.execute("DELETE FROM messages WHERE id = ?", row[:1])
+            size -= row[1]
+            _log.warning("dead_letter_dropped", queue=self.name, size=row[1], dead_bytes=size)
 
     def _take_back(self, connection: sqlite3.Connection, token: str) -> None:
         undo = """UPDATE messages SET visible_at = 0, receipt = NULL, receives = receives - 1

@@ -12,9 +12,9 @@ def recognized_people(answer: RecognizedFaces) -> set[str]:
 
 
 def mentioned_people(answer: RecognizedFaces) -> set[str]:
-    """Return every name the answer holds, runners-up and look-alikes included."""
+    """Return every name the answer holds: also those nearest, runners-up and look-alikes."""
     people = {face.person for face in answer.faces if face.person is not None}
-    people |= {face.runner_up.person for face in answer.faces if face.runner_up is not None}
+    people |= {other.person for face in answer.faces for other in (face.nearest, face.runner_up) if other is not None}
     if answer.enrolled is not None:
         people.add(answer.enrolled.person)
         if answer.enrolled.looks_like is not None:
@@ -23,7 +23,7 @@ def mentioned_people(answer: RecognizedFaces) -> set[str]:
 
 
 def without_person(answer: RecognizedFaces, person: str) -> RecognizedFaces:
-    """Return the answer with that name gone: her or his faces stay, as unknown ones without a similarity."""
+    """Return the answer with that name gone: faces of hers or his stay, unknown and without a similarity."""
     return answer.model_copy(
         update={
             "result": UNKNOWN if answer.result == person else answer.result,
@@ -36,6 +36,8 @@ def without_person(answer: RecognizedFaces, person: str) -> RecognizedFaces:
 def _face_without(face: RecognizedFace, person: str) -> RecognizedFace:
     if face.runner_up is not None and face.runner_up.person == person:
         face = face.model_copy(update={"runner_up": None})
+    if face.nearest is not None and face.nearest.person == person:
+        face = face.model_copy(update={"nearest": None, "similarity": None})
     if face.person == person:
         face = face.model_copy(update={"person": None, "known": False, "similarity": None})
     return face

@@ -48,7 +48,7 @@ class SqliteGalleryStore(GalleryStore):
     async def crops(self) -> list[EnrolledFace]:
         """Return each face that has a crop once, with it and its first embedding, oldest first."""
         query = """
-            SELECT face_id, person, embedder, embedding, enrolled_at, jpeg, landmarks
+            SELECT face_id, person, embedder, embedding, enrolled_at, jpeg, geometry
             FROM crops JOIN faces USING (face_id) JOIN embeddings USING (face_id)
             WHERE embeddings.rowid = (SELECT min(rowid) FROM embeddings e WHERE e.face_id = faces.face_id)
             ORDER BY enrolled_at, faces.rowid"""
@@ -97,7 +97,7 @@ def _add(connection: sqlite3.Connection, face: EnrolledFace) -> bool:
     """Keep the face and return whether anything of it is new."""
     row = (face.face_id, face.person, to_micros(face.enrolled_at))
     if connection.execute("INSERT OR IGNORE INTO faces VALUES (?, ?, ?)", row).rowcount and face.crop is not None:
-        crop = (face.face_id, json.dumps(face.crop.landmarks), face.crop.jpeg)
+        crop = (face.face_id, face.crop.model_dump_json(exclude={"jpeg"}), face.crop.jpeg)
         connection.execute("INSERT INTO crops VALUES (?, ?, ?)", crop)
     (person,) = connection.execute("SELECT person FROM faces WHERE face_id = ?", (face.face_id,)).fetchone()
     if person != face.person:
@@ -120,5 +120,5 @@ def _face(row: tuple[str, str, str, bytes, int], crop: FaceCrop | None) -> Enrol
     return EnrolledFace(face_id, person, embedder, embedding, from_micros(enrolled_at), crop)
 
 
-def _crop(jpeg: bytes, landmarks: str) -> FaceCrop:
-    return FaceCrop.model_validate({"jpeg": jpeg, "landmarks": json.loads(landmarks)})
+def _crop(jpeg: bytes, geometry: str) -> FaceCrop:
+    return FaceCrop.model_validate({"jpeg": jpeg, **json.loads(geometry)})
