@@ -17,7 +17,15 @@ import structlog
 
 from facewire import metrics
 from facewire.delivery import Delivery, Outgoing, Settled, note_queue_error
-from facewire.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError, RecognizeError
+from facewire.errors import (
+    DecodeError,
+    DetectError,
+    FacewireError,
+    GalleryError,
+    IntakeError,
+    QueueError,
+    RecognizeError,
+)
 from facewire.inhand import InHand
 from facewire.messages import (
     FAILED,
@@ -33,7 +41,7 @@ from facewire.queues import MAX_RECEIVES, Lease, Queue
 from facewire.waiting import growing_pauses, happens_within, jittered
 
 #: Errors that every further attempt would meet again: the message itself is at fault.
-FINAL_ERRORS = (IntakeError, DecodeError, DetectError, RecognizeError)
+FINAL_ERRORS = (IntakeError, DecodeError, DetectError, RecognizeError, GalleryError)
 #: Seconds until a message is received again after its first, second, third and fourth failed attempt.
 RETRY_SECONDS = (1.0, 4.0, 16.0, 60.0)
 _FIRST_PAUSE_SECONDS = 0.1

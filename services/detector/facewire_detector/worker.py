@@ -1,0 +1,68 @@
+"""The detector's work: frames of the inbox become face crops on the request queue, or `No-Face` answers."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from facewire import metrics
+from facewire.delivery import Outgoing
+from facewire.detect import FaceDetector
+from facewire.errors import DetectError, FacewireError
+from facewire.messages import DetectedFaces, Frame, Source, no_face, now
+from facewire.queues import Queue
+from facewire.settings import DetectorSettings
+from facewire.timing import milliseconds_between
+from facewire.worker import Limits, Outcome, Worker, worker_threads
+
+_STEPS = ("inbox", "decode", "detect", "crop")
+
+
+async def run_detector(  # noqa: PLR0913 - what the service stands on, all by keyword
+    settings: DetectorSettings,
+    *,
+    inbox: Queue,
+    requests: Queue,
+    responses: Queue,
+    detector: FaceDetector,
+    stop: asyncio.Event,
+) -> None:
+    """Detect the faces of the inbox's frames in `detector_threads` threads until `stop` is set, then drain."""
+    threads = settings.detector_threads
+    limits = Limits(concurrency=threads, prefetch=2 * threads, drain_seconds=settings.drain_seconds)
+    async with worker_threads(threads, "detect") as executor:
+        stage = DetectStage(detector, executor, requests=requests, responses=responses)
+        await Worker(stage, inbox, responses=responses, limits=limits).run(stop)
+
+
+class DetectStage:
+    """Frame -> DetectedFaces for the recognizer, or the answer `No-Face`, which needs no recognizer."""
+
+    error: type[FacewireError] = DetectError
+    source: Source = "edge"
+
+    def __init__(self, detector: FaceDetector, executor: Executor, *, requests: Queue, responses: Queue) -> None:
+        self._detector = detector
+        self._executor = executor
+        self._requests = requests
+        self._responses = responses
+
+    def read(self, body: bytes) -> Frame:
+        """Return the frame in `body`; IntakeError where there is none."""
+        return Frame.from_bytes(body)
+
+    async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
+        """Detect the faces of each frame, in the executor: reading a frame takes milliseconds as well."""
+        loop = asyncio.get_running_loop()
+        return [[await loop.run_in_executor(self._executor, self._detect, body)] for body in bodies]
+
+    def _detect(self, body: bytes) -> Outgoing:
+        detected = self._detector(self.read(body))
+        metrics.observe_steps("detect", detected.timings_ms, _STEPS)
+        if detected.faces:
+            return Outgoing(self._requests, detected.to_bytes())
+        return Outgoing(self._responses, no_face(_with_total(detected)).to_bytes())
+
+
+def _with_total(detected: DetectedFaces) -> DetectedFaces:
+    total = milliseconds_between(detected.received_at, now())
+    return detected.model_copy(update={"timings_ms": detected.timings_ms | {"total": total}})
