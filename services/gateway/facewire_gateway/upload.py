@@ -82,14 +82,19 @@ async def _frame(picture: _Picture, request_id: str, **fields: Any) -> Frame:
 
 
 def _checked_frame(picture: _Picture, request_id: str, fields: Mapping[str, Any]) -> Frame:
-    frame = Frame.of(
-        picture.content,
-        request_id=request_id,
-        filename=picture.filename,
-        captured_at=picture.captured_at,
-        **fields,
-    )
-    check_image(frame.content)
+    try:
+        frame = Frame.of(
+            picture.content,
+            request_id=request_id,
+            filename=picture.filename,
+            captured_at=picture.captured_at,
+            **fields,
+        )
+        check_image(frame.content)
+    except IntakeError as error:
+        if not picture.filename:
+            raise
+        raise IntakeError(error.code, f"{picture.filename}: {error.detail}") from error
     return frame
 
 

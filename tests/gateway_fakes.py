@@ -1,0 +1,220 @@
+"""A gateway whose sink, stores and queue are lists and dictionaries."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from facewire.errors import IntakeError, QueueError, StoreError
+from facewire.messages import Enrolled, Frame, RecognizedFaces, sha256
+from facewire.queues import Lease
+from facewire.settings import GatewaySettings
+from facewire.stores import EnrolledFace, PersonSummary, Result, ResultPage, ResultQuery
+from facewire.waiting import happens_within
+from facewire_gateway.app import create_app
+from facewire_gateway.auth import KeyRing
+from facewire_gateway.deps import Depth, Readiness
+from facewire_gateway.feed import Feed
+
+
+def picture(size: tuple[int, int] = (8, 6), kind: str = "JPEG") -> bytes:
+    encoded = io.BytesIO()
+    Image.new("RGB", size, "gray").save(encoded, kind)
+    return encoded.getvalue()
+
+
+def answer(request_id: str, **fields: Any) -> RecognizedFaces:
+    return RecognizedFaces.model_validate({"request_id": request_id, "result": "No-Face", **fields})
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once `condition` holds; TimeoutError after five seconds."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is watched has no event for tests alone
+            await asyncio.sleep(0.001)
+
+
+@dataclass
+class FakeResults:
+    """Results by request id; `keep` takes what ranks higher."""
+
+    known: dict[str, Result] = field(default_factory=dict)
+    queries: list[ResultQuery] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    named: int = 0
+    faults: int = 0
+
+    async def expect(self, frame: Frame) -> None:
+        result = Result(frame.request_id, "pending", frame.camera, frame.content_sha256, frame.received_at, None)
+        self.known.setdefault(frame.request_id, result)
+
+    async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
+        if self.faults:
+            self.faults -= 1
+            raise StoreError("disk_full", "no space left")
+        kept = []
+        for found in answers:
+            before = self.known.get(found.request_id)
+            if before is None or before.answer is None or before.answer.rank < found.rank:
+                self.known[found.request_id] = Result(
+                    found.request_id, found.status, found.camera, found.content_sha256, found.received_at, found
+                )
+                kept.append(found)
+        return kept
+
+    async def get(self, request_id: str) -> Result | None:
+        return self.known.get(request_id)
+
+    async def page(self, query: ResultQuery) -> ResultPage:
+        self.queries.append(query)
+        return ResultPage(list(self.known.values()), "next" if len(self.known) == query.limit else None)
+
+    async def overdue(self, before: datetime, limit: int) -> list[Result]:
+        late = (result for result in self.known.values() if result.status == "pending" and result.received_at < before)
+        return list(late)[:limit]
+
+    async def expire(self, before: datetime, *, forget_before: datetime) -> int:
+        assert forget_before < before
+        return 0
+
+    async def forget_person(self, person: str) -> int:
+        self.forgotten.append(person)
+        return self.named
+
+
+@dataclass
+class FakeGallery:
+    """Faces by person."""
+
+    faces_of: dict[str, list[str]] = field(default_factory=dict)
+
+    async def version(self) -> int:
+        return 1
+
+    async def add(self, faces: Sequence[EnrolledFace]) -> int:
+        for face in faces:
+            self.faces_of.setdefault(face.person, []).append(face.face_id)
+        return 1
+
+    async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
+        raise NotImplementedError(embedder)
+
+    async def crops(self) -> list[EnrolledFace]:
+        raise NotImplementedError
+
+    async def people(self) -> list[PersonSummary]:
+        moment = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
+        return [PersonSummary(person, tuple(faces), moment) for person, faces in sorted(self.faces_of.items())]
+
+    async def delete_face(self, person: str, face_id: str) -> bool:
+        faces = self.faces_of.get(person, [])
+        if face_id not in faces:
+            return False
+        faces.remove(face_id)
+        return True
+
+    async def delete_person(self, person: str) -> int:
+        return len(self.faces_of.pop(person, []))
+
+
+@dataclass
+class FakeSink:
+    """Takes frames, refuses them with `refusal`, or answers them at once with what `answering` makes of them."""
+
+    results: FakeResults
+    frames: list[Frame] = field(default_factory=list)
+    refusal: IntakeError | None = None
+    enrolled: dict[str, Enrolled] = field(default_factory=dict)
+    replies: dict[str, RecognizedFaces] = field(default_factory=dict)
+
+    async def accept(self, frame: Frame) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.frames.append(frame)
+        await self.results.expect(frame)
+        if frame.content_sha256 in self.replies:
+            reply = self.replies[frame.content_sha256].model_copy(update={"request_id": frame.request_id})
+            await self.results.keep([reply])
+
+    def reply_to(self, content: bytes, **fields: Any) -> None:
+        self.replies[sha256(content)] = answer("any", **fields)
+
+
+@dataclass
+class FakeQueue:
+    """Leases by receipt; what is received stays until acknowledged, buried or given back."""
+
+    waiting: list[Lease] = field(default_factory=list)
+    acknowledged: list[Lease] = field(default_factory=list)
+    buried: list[tuple[Lease, str]] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    faults: int = 0
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        self.waiting += [Lease(f"r{len(self.waiting)}-{len(body)}", body, 1) for body in bodies]
+        self.arrived.set()
+
+    async def receive(self, limit: int, *, wait: float) -> list[Lease]:
+        if self.faults:
+            self.faults -= 1
+            raise QueueError("unreachable", "no answer")
+        if not self.waiting and wait:
+            self.arrived.clear()
+            await happens_within(self.arrived, min(wait, 0.01))
+        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return taken
+
+    async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
+        raise NotImplementedError(leases, seconds)
+
+    async def acknowledge(self, leases: Sequence[Lease]) -> None:
+        self.acknowledged += leases
+
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0) -> None:
+        assert delay == 0
+        self.waiting += leases
+
+    async def bury(self, lease: Lease, reason: str) -> None:
+        self.buried.append((lease, reason))
+
+
+@dataclass
+class Bench:
+    """A gateway on fakes, and a client of it."""
+
+    client: httpx.AsyncClient
+    sink: FakeSink
+    results: FakeResults
+    gallery: FakeGallery
+    feed: Feed
+
+
+@asynccontextmanager
+async def open_bench(
+    *,
+    settings: GatewaySettings | None = None,
+    keys: KeyRing | None = None,
+    readiness: dict[str, Readiness] | None = None,
+    depths: dict[str, Depth] | None = None,
+) -> AsyncIterator[Bench]:
+    results, gallery = FakeResults(), FakeGallery()
+    sink, feed = FakeSink(results), Feed(results, poll_seconds=0.05)
+    app = create_app(
+        settings or GatewaySettings.read(),
+        sink=sink,
+        results=results,
+        gallery=gallery,
+        feed=feed,
+        keys=keys,
+        readiness=readiness,
+        depths=depths,
+    )
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        yield Bench(client, sink, results, gallery, feed)

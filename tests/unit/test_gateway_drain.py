@@ -1,0 +1,218 @@
+"""From the response queue into the store and out again; and what time does to requests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from facewire.errors import QueueError
+from facewire.messages import Frame, RecognizedFaces, now
+from facewire.settings import GatewaySettings
+from facewire_gateway import drain, publish, sweep
+from facewire_gateway.drain import drain_responses
+from facewire_gateway.feed import Event, Feed
+from facewire_gateway.publish import ResultPublisher
+from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
+
+ERROR = {"stage": "intake", "code": "id_conflict", "detail": "used"}
+
+
+@dataclass
+class Drained:
+    queue: FakeQueue = field(default_factory=FakeQueue)
+    results: FakeResults = field(default_factory=FakeResults)
+    published: list[RecognizedFaces] = field(default_factory=list)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.feed = Feed(self.results)
+
+    async def publish(self, answers: Sequence[RecognizedFaces]) -> None:
+        self.published += answers
+
+    async def run(self) -> None:
+        async with asyncio.timeout(5):
+            await drain_responses(self.queue, self.results, self.feed, self.publish, self.stop)
+
+    async def drain(self, *answers: RecognizedFaces) -> None:
+        await self.queue.send([found.to_bytes() for found in answers])
+        self.stop.set()
+        await self.run()
+
+
+@pytest.fixture
+def drained(monkeypatch: pytest.MonkeyPatch) -> Drained:
+    monkeypatch.setattr(drain, "_FIRST_PAUSE_SECONDS", 0.001)
+    return Drained()
+
+
+def names(answers: Sequence[RecognizedFaces]) -> list[str]:
+    return [found.request_id for found in answers]
+
+
+async def test_answers_are_kept_told_and_then_acknowledged(drained: Drained) -> None:
+    with drained.feed.subscribe() as subscription:
+        await drained.drain(answer("a", camera="door"), answer("b"))
+        told = [await subscription.next(), await subscription.next()]
+    assert [event.answer.request_id for event in told if isinstance(event, Event)] == ["a", "b"]
+    assert list(drained.results.known) == ["a", "b"]
+    assert names(drained.published) == ["a"]
+    assert len(drained.queue.acknowledged) == 2
+
+
+async def test_what_is_known_already_is_not_told_again(drained: Drained) -> None:
+    await drained.drain(answer("a", camera="door"), answer("a", camera="door", source="edge"))
+    await drained.drain(answer("a", camera="door"))
+    assert names(drained.published) == ["a"]
+    assert len(drained.queue.acknowledged) == 3
+
+
+async def test_a_conflict_is_told_and_not_kept(drained: Drained) -> None:
+    conflict = answer("a", status="failed", result="Failed", camera="door", error=ERROR)
+    await drained.drain(conflict)
+    assert drained.results.known == {}
+    assert names(drained.published) == ["a"]
+    with drained.feed.subscribe() as subscription:
+        await drained.drain(conflict, answer("b"))
+        event = await subscription.next()
+    assert isinstance(event, Event)
+    assert event.answer.request_id == "b"
+
+
+async def test_what_cannot_be_read_is_buried_and_the_rest_goes_on(drained: Drained) -> None:
+    await drained.queue.send([b"{}", b"nonsense"])
+    await drained.drain(answer("a"))
+    assert [lease.body for lease, _ in drained.queue.buried] == [b"{}", b"nonsense"]
+    assert all("bad_message" in reason for _, reason in drained.queue.buried)
+    assert list(drained.results.known) == ["a"]
+    assert len(drained.queue.acknowledged) == 1
+
+
+async def test_a_store_out_of_reach_loses_nothing_and_tells_nobody(drained: Drained) -> None:
+    drained.results.faults = 3
+    await drained.drain(answer("a", camera="door"))
+    assert drained.results.faults == 0
+    assert names(drained.published) == ["a"]
+    assert len(drained.queue.acknowledged) == 1
+
+
+async def test_a_queue_out_of_reach_is_asked_again(drained: Drained) -> None:
+    drained.queue.faults = 3
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(drained.run())
+        await until(lambda: not drained.queue.faults)
+        await drained.queue.send([answer("a").to_bytes()])
+        await until(lambda: drained.queue.acknowledged)
+        drained.stop.set()
+    assert list(drained.results.known) == ["a"]
+
+
+async def test_a_cancelled_drain_settles_the_batch_in_hand(drained: Drained) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(answers: Sequence[RecognizedFaces]) -> None:
+        assert answers
+        entered.set()
+        await go_on.wait()
+
+    await drained.queue.send([answer("a", camera="door").to_bytes()])
+    work = drain_responses(drained.queue, drained.results, drained.feed, slowly, drained.stop)
+    task = asyncio.create_task(work)
+    async with asyncio.timeout(5):
+        await entered.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait((task,))
+    assert task.cancelled()
+    assert len(drained.queue.acknowledged) == 1
+
+
+@dataclass
+class FakeBroker:
+    faults: int = 0
+    sent: list[tuple[str, bytes]] = field(default_factory=list)
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise QueueError("mqtt_not_connected", "no connection")
+        self.sent.append((topic, payload))
+
+
+@asynccontextmanager
+async def running(broker: FakeBroker, deadline_seconds: float = 5.0) -> AsyncIterator[ResultPublisher]:
+    publisher = ResultPublisher(broker, deadline_seconds=deadline_seconds)
+    task = asyncio.create_task(publisher.run())
+    yield publisher
+    async with asyncio.timeout(5):
+        await publisher.flush()
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_answers_reach_their_camera_in_order_over_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_FIRST_PAUSE_SECONDS", 0.001)
+    broker, answers = FakeBroker(faults=3), [answer("a", camera="door"), answer("b", camera="gate 2")]
+    async with running(broker) as publisher:
+        await publisher(answers)
+    topics = ["clients/door/results", "clients/gate 2/results"]
+    assert broker.sent == list(zip(topics, [found.to_bytes() for found in answers], strict=True))
+
+
+async def test_what_the_broker_does_not_take_in_time_is_dropped() -> None:
+    broker = FakeBroker(faults=1_000_000)
+    async with running(broker, deadline_seconds=0.01) as publisher:
+        await publisher([answer("a", camera="door")])
+    assert broker.sent == []
+
+
+async def test_a_camera_that_is_no_topic_gets_nothing() -> None:
+    broker = FakeBroker()
+    async with running(broker) as publisher:
+        await publisher([answer("a", camera="a/#"), answer("b"), answer("c", camera="door")])
+    assert [topic for topic, _ in broker.sent] == ["clients/door/results"]
+
+
+async def test_a_full_queue_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "MAX_WAITING", 2)
+    broker = FakeBroker()
+    async with running(broker) as publisher:
+        await publisher([answer(name, camera="door") for name in "abc"])
+    assert len(broker.sent) == 2
+
+
+async def expect(results: FakeResults, request_id: str, age: float) -> None:
+    received_at = now() - timedelta(seconds=age)
+    await results.expect(Frame.of(picture(), request_id=request_id, camera="door", received_at=received_at))
+
+
+async def test_what_is_overdue_is_lost_and_told(drained: Drained) -> None:
+    await expect(drained.results, "old", 700)
+    await expect(drained.results, "young", 500)
+    await sweep.mark_lost(GatewaySettings.read(), drained.results, drained.feed, drained.publish)
+    assert drained.results.known["young"].status == "pending"
+    lost = drained.results.known["old"].answer
+    assert lost is not None
+    assert lost.error is not None
+    assert (lost.status, lost.error.stage, lost.error.code) == ("failed", "gateway", "lost")
+    assert names(drained.published) == ["old"]
+    await drained.drain(answer("old", result="Ada"))
+    assert drained.results.known["old"].status == "done"
+
+
+async def test_the_sweep_goes_on_when_the_store_does_not_answer(
+    drained: Drained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_PAUSE_SECONDS", 0.001)
+    await expect(drained.results, "old", 700)
+    drained.results.faults = 2
+    settings = GatewaySettings.read()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(sweep.sweep(settings, drained.results, drained.feed, drained.publish, drained.stop))
+        await until(lambda: drained.published)
+        drained.stop.set()
+    assert drained.results.known["old"].status == "failed"

@@ -1,0 +1,152 @@
+"""The feed and the event stream made of it."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from facewire.messages import RecognizedFaces
+from facewire_gateway import events, feed
+from facewire_gateway.feed import Event, Feed, Overflow, Subscription
+from facewire_gateway.problems import GatewayError
+from gateway_fakes import FakeResults, answer, open_bench, until
+
+
+def answers(*request_ids: str, **fields: object) -> list[RecognizedFaces]:
+    return [answer(request_id, **fields) for request_id in request_ids]
+
+
+def with_face(request_id: str, person: str) -> RecognizedFaces:
+    face = {"index": 0, "person": person, "known": True, "similarity": 0.9, "box": (0, 0, 1, 1), "landmarks": None}
+    return answer(request_id, faces=[{**face, "confidence": 1.0}])
+
+
+async def take(subscription: Subscription, count: int) -> list[Event | Overflow | None]:
+    async with asyncio.timeout(5):
+        return [await subscription.next() for _ in range(count)]
+
+
+def ids(items: Sequence[Event | Overflow | None]) -> list[str]:
+    return [item.answer.request_id for item in items if isinstance(item, Event)]
+
+
+@pytest.fixture
+def source() -> Feed:
+    return Feed(FakeResults(), poll_seconds=0.05)
+
+
+async def test_every_subscriber_gets_every_answer_in_order(source: Feed) -> None:
+    with source.subscribe() as one, source.subscribe() as two:
+        source.publish(answers("a", "b"))
+        source.publish(answers("c"))
+        assert ids(await take(one, 3)) == ids(await take(two, 3)) == ["a", "b", "c"]
+    assert source.subscribers == 0
+
+
+async def test_filters_leave_the_rest_out(source: Feed) -> None:
+    with source.subscribe(camera="door") as of_door, source.subscribe(person="Ada") as of_ada:
+        source.publish([*answers("a", camera="door"), *answers("b", camera="gate"), with_face("c", "Ada")])
+        source.publish([with_face("d", "Bob"), *answers("e", camera="door")])
+        assert ids(await take(of_door, 2)) == ["a", "e"]
+        assert ids(await take(of_ada, 1)) == ["c"]
+
+
+async def test_a_slow_subscriber_loses_the_oldest_and_is_told(source: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_WAITING", 3)
+    with source.subscribe() as slow:
+        source.publish(answers(*"abcde"))
+        first, *rest = await take(slow, 4)
+        assert first == Overflow(2)
+        assert ids(rest) == ["c", "d", "e"]
+
+
+async def test_who_comes_back_gets_what_came_meanwhile(source: Feed) -> None:
+    source.publish(answers("a", "b", "c"))
+    with source.subscribe(after=None) as fresh:
+        source.publish(answers("d"))
+        [last] = await take(fresh, 1)
+    assert isinstance(last, Event)
+    run = last.id.partition("-")[0]
+    with source.subscribe(after=f"{run}-1") as back:
+        assert ids(await take(back, 3)) == ["b", "c", "d"]
+    with source.subscribe(after=last.id) as back:
+        source.publish(answers("e"))
+        assert ids(await take(back, 1)) == ["e"]
+
+
+@pytest.mark.parametrize("after", ["other-1", "", "nonsense", "{run}-x", "{run}-0"])
+async def test_who_comes_back_too_late_is_told(source: Feed, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    monkeypatch.setattr(source, "_recent", type(source._recent)(maxlen=2))
+    source.publish(answers("a", "b", "c"))
+    with source.subscribe(after=after.format(run=source._run)) as back:
+        assert await take(back, 1) == [Overflow(None)]
+
+
+async def test_too_many_subscribers_are_refused(source: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_SUBSCRIBERS", 1)
+    with source.subscribe(), pytest.raises(GatewayError, match="too_many_listeners"), source.subscribe():
+        pass
+    with source.subscribe():
+        pass
+
+
+async def test_closing_ends_subscriptions_after_what_waits_and_long_polls_at_once(source: Feed) -> None:
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(source.wait_for("r1", 30))
+        with source.subscribe() as subscription:
+            await until(lambda: source.waiters)
+            source.publish(answers("a"))
+            source.close()
+            [event, end] = await take(subscription, 2)
+            assert ids([event]) == ["a"]
+            assert end is None
+        with source.subscribe() as late:
+            assert await take(late, 1) == [None]
+    assert waiting.result() is None
+    assert await source.wait_for("r1", 30) is None
+
+
+async def test_a_cancelled_wait_leaves_nothing(source: Feed) -> None:
+    waits = [asyncio.create_task(source.wait_for(f"r{number % 3}", 30)) for number in range(30)]
+    async with asyncio.timeout(5):
+        await until(lambda: source.waiters == 30)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.wait(waits)
+    assert source.waiters == 0
+
+
+async def test_all_who_wait_for_a_request_get_its_answer(source: Feed) -> None:
+    waits = [asyncio.create_task(source.wait_for("r1", 30)) for _ in range(3)]
+    async with asyncio.timeout(5):
+        await until(lambda: source.waiters == 3)
+        source.publish(answers("r1"))
+        assert [found.request_id for found in await asyncio.gather(*waits) if found] == ["r1"] * 3
+    assert source.waiters == 0
+
+
+async def test_the_stream_is_made_of_server_sent_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.02)
+    async with open_bench() as bench, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        listening = tasks.create_task(bench.client.get("/v1/events", headers={"Last-Event-ID": "gone-1"}))
+        await until(lambda: bench.feed.subscribers)
+        await asyncio.sleep(0.05)
+        bench.feed.publish(answers("r1"))
+        bench.feed.close()
+    response = listening.result()
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    blocks = response.text.strip().split("\n\n")
+    assert blocks[1] == 'event: overflow\ndata: {"lost": null}'
+    assert ": still here" in blocks
+    kind, number, data = blocks[-1].split("\n")
+    assert (kind, number) == ("event: result", f"id: {bench.feed._run}-1")
+    assert json.loads(data.removeprefix("data: "))["request_id"] == "r1"
+    assert bench.feed.subscribers == 0
+
+
+async def test_too_many_streams_get_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_SUBSCRIBERS", 0)
+    async with open_bench() as bench:
+        response = await bench.client.get("/v1/events")
+    assert (response.status_code, response.json()["code"]) == (503, "too_many_listeners")
