@@ -1,0 +1,187 @@
+"""The `facewire` command line: each command reads its arguments and calls one function.
+
+Exit codes: 0 all went well, 1 the work failed, 2 wrong usage or setting.
+"""
+# ruff: noqa: PLC0415 - each command imports what it needs and no more, so that `facewire --help` answers at once
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facewire.errors import FacewireError, ModelError, SettingsError
+from facewire_standalone.cli_gallery import app as gallery_app
+from facewire_standalone.cli_keys import app as keys_app
+from facewire_standalone.cli_models import app as models_app
+from facewire_standalone.options import Data, Embedder, Key, Pictures, Url
+
+app = typer.Typer(
+    name="facewire",
+    help="Finds faces where the camera is and recognises them wherever that is cheapest.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(gallery_app, name="gallery")
+app.add_typer(keys_app, name="keys")
+app.add_typer(models_app, name="models")
+
+
+def main() -> None:
+    """Run the command line; what went wrong in a named way becomes one line on standard error."""
+    try:
+        app()
+    except* FacewireError as group:
+        errors = list(_leaves(group))
+        for error in errors:
+            typer.echo(f"facewire: {error}", err=True)
+        wrong_usage = all(isinstance(error, SettingsError | ModelError) for error in errors)
+        sys.exit(2 if wrong_usage else 1)
+
+
+def _leaves(group: BaseExceptionGroup[FacewireError]) -> Iterator[FacewireError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+@app.command()
+def up(  # noqa: PLR0913, PLR0917 - one parameter an option
+    data: Data = None,
+    host: Annotated[
+        str | None, typer.Option(show_default="127.0.0.1", help="Address that the HTTP API listens on.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(show_default="8080", help="Port of the HTTP API; 0 takes a free one.")
+    ] = None,
+    mqtt_host: Annotated[
+        str | None, typer.Option(show_default="127.0.0.1", help="Address that the MQTT broker listens on.")
+    ] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(show_default="1883", help="Port of the MQTT broker; 0 takes a free one.")
+    ] = None,
+    embedder: Embedder = None,
+) -> None:
+    """Run Facewire: MQTT broker, detector, recognizer and HTTP API in one process.
+
+    Every setting can be given in the environment as well, with the prefix FACEWIRE_. SIGTERM or Ctrl-C stops it;
+    what it had taken in and not yet answered is answered after the next start.
+    """
+    from facewire_standalone.settings import StandaloneSettings
+
+    settings = StandaloneSettings.read(
+        data_dir=data,
+        host=host,
+        port=port,
+        mqtt_host=mqtt_host,
+        mqtt_port=mqtt_port,
+        embedder=embedder,
+    )
+
+    # A wrong setting is told before the second that this takes.
+    from facewire_standalone.serve import serve
+
+    asyncio.run(serve(settings, typer.echo))
+
+
+@app.command()
+def enroll(
+    folder: Annotated[Path, typer.Argument(help="Folder with one folder per person, pictures in each.")],
+    url: Url = "http://127.0.0.1:8080",
+    key: Key = None,
+) -> None:
+    """Enrol people from a folder: one folder per person, named as the person, pictures in it."""
+    from rich.console import Console
+
+    from facewire_standalone.enroll import enroll_folder
+
+    everybody = asyncio.run(enroll_folder(folder, url=url, key=key, console=Console()))
+    raise typer.Exit(0 if everybody else 1)
+
+
+@app.command()
+def send(  # noqa: PLR0913, PLR0917 - one parameter an option
+    pictures: Pictures,
+    over_mqtt: Annotated[
+        bool, typer.Option("--mqtt/--http", help="Publish as a camera does, or call the HTTP API.")
+    ] = False,
+    camera: Annotated[str, typer.Option(help="Name of the camera that the pictures are said to come from.")] = "send",
+    wait: Annotated[bool, typer.Option(help="Wait for the answers and print them.")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")] = False,
+    url: Url = "http://127.0.0.1:8080",
+    key: Key = None,
+    mqtt_host: Annotated[
+        str | None, typer.Option(show_default="127.0.0.1", help="Host of the MQTT broker (with --mqtt).")
+    ] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(show_default="1883", help="Port of the MQTT broker (with --mqtt).")
+    ] = None,
+) -> None:
+    """Send pictures to a running Facewire and print the answers.
+
+    With --mqtt they go out on clients/CAMERA and the answers are read from clients/CAMERA/results, just as a camera
+    does it; user, password and certificates come from FACEWIRE_MQTT_USERNAME, _PASSWORD, _CA_FILE and so on.
+    """
+    from facewire.settings import MqttSettings
+    from facewire_standalone.send import Sending, send_over_http, send_over_mqtt
+
+    sending = Sending(wait=wait, seconds=timeout, as_json=as_json, write=typer.echo)
+    if over_mqtt:
+        settings = MqttSettings.read(mqtt_host=mqtt_host, mqtt_port=mqtt_port)
+        fine = asyncio.run(send_over_mqtt(pictures, sending, settings=settings, camera=camera))
+    else:
+        fine = asyncio.run(send_over_http(pictures, sending, url=url, key=key, camera=camera))
+    raise typer.Exit(0 if fine else 1)
+
+
+@app.command()
+def recognize(
+    pictures: Pictures,
+    data: Data = None,
+    embedder: Embedder = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")] = False,
+) -> None:
+    """Recognise the faces in pictures here and now, against the gallery of the data folder; no server is needed."""
+    from facewire_standalone.recognize_offline import recognize_files
+    from facewire_standalone.settings import StandaloneSettings
+
+    settings = StandaloneSettings.read(data_dir=data, embedder=embedder)
+    fine = asyncio.run(recognize_files(pictures, settings, as_json=as_json, write=typer.echo))
+    raise typer.Exit(0 if fine else 1)
+
+
+@app.command()
+def watch(url: Url = "http://127.0.0.1:8080", key: Key = None) -> None:
+    """Show results in a live table as they come. Ctrl-C ends it."""
+    from contextlib import suppress
+
+    from rich.console import Console
+
+    from facewire_standalone.watch import watch as watch_results
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(watch_results(url=url, key=key, console=Console()))
+
+
+@app.command()
+def demo() -> None:
+    """Start everything in a temporary folder, recognise two people over MQTT and HTTP, and check every answer."""
+    from rich.console import Console
+
+    from facewire_standalone.demo import run_demo
+
+    raise typer.Exit(0 if run_demo(Console()) else 1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed_version
+
+    typer.echo(f"facewire {installed_version('facewire')}")

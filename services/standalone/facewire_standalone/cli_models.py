@@ -1,0 +1,36 @@
+"""`facewire models`: the embedders."""
+# ruff: noqa: PLC0415 - as in cli.py
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List the embedders, fetch those that do not ship.", no_args_is_help=True)
+
+
+@app.command("list")
+def show() -> None:
+    """Show every embedder: whether it is here, its licence, size, dimension, threshold and accuracy on LFW."""
+    from rich.console import Console
+
+    from facewire.settings import Settings
+    from facewire_standalone.models_commands import list_models
+
+    list_models(Settings.read(), Console())
+
+
+@app.command()
+def pull(
+    embedder: Annotated[str, typer.Argument(help="An id that `facewire models list` shows.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Take the weights from this file instead of the network.")
+    ] = None,
+) -> None:
+    """Fetch an embedder and convert it; an interrupted download goes on where it stopped."""
+    from rich.console import Console
+
+    from facewire.settings import Settings
+    from facewire_standalone.models_commands import pull_model
+
+    pull_model(embedder, Settings.read(), source, Console())

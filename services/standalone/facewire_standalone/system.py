@@ -1,0 +1,230 @@
+"""All of Facewire as tasks of one process: broker, intake, detector, recognizer and gateway over one SQLite file."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from facewire_detector.worker import run_detector
+from facewire_recognizer.worker import run_recognizer
+
+from facewire.background import background
+from facewire.errors import QueueError
+from facewire.mqtt import MqttConnection
+from facewire.queues.inbox import Inbox
+from facewire.queues.sqlite import SqliteQueue
+from facewire.settings import MqttSettings
+from facewire.sqlite import Database
+from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
+from facewire_detector.intake import FRAMES_TOPIC, Intake, take_from_mqtt
+from facewire_gateway.app import create_app
+from facewire_gateway.auth import KeyRing
+from facewire_gateway.drain import drain_responses
+from facewire_gateway.feed import Feed
+from facewire_gateway.publish import ResultPublisher
+from facewire_gateway.server import listen, serve, url_of
+from facewire_gateway.sweep import sweep
+from facewire_standalone.broker import EmbeddedBroker, embedded_broker, read_password_file
+from facewire_standalone.claim import claimed
+from facewire_standalone.loading import Stages, load_stages
+from facewire_standalone.settings import StandaloneSettings
+
+_CONNECT_SECONDS = 10.0
+_log = structlog.get_logger()
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, never bound to
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A running system: where it listens and where its data are. Setting `stop` stops it."""
+
+    http_url: str
+    mqtt_host: str
+    mqtt_port: int
+    data_dir: Path
+    stop: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What lies in the database."""
+
+    database: Database
+    results: SqliteResultStore
+    gallery: SqliteGalleryStore
+    inbox: Inbox
+    requests: SqliteQueue
+    responses: SqliteQueue
+
+    @classmethod
+    def in_database(cls, database: Database, settings: StandaloneSettings) -> "_Kept":
+        results = SqliteResultStore(database, id_window_seconds=settings.id_window_seconds)
+        inbox = Inbox(
+            database,
+            max_bytes=settings.inbox_bytes,
+            policy=settings.inbox_policy,
+            id_window_seconds=settings.id_window_seconds,
+            results=results,
+        )
+        requests, responses = (SqliteQueue(database, name) for name in ("requests", "responses"))
+        return cls(database, results, SqliteGalleryStore(database), inbox, requests, responses)
+
+
+@asynccontextmanager
+async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
+    """Run everything while the block does; it takes frames and answers when the block starts.
+
+    Started in the order database, broker, recognizer, detector, gateway. In the end no new frames are taken, what is
+    in hand is finished within `drain_seconds`, and the rest waits in the database for the next start. SettingsError or
+    ModelError where it cannot start; an ExceptionGroup where one of the tasks fails.
+    """
+    with claimed(settings.data_dir):
+        stages = await asyncio.to_thread(load_stages, settings)
+        async with (
+            Database.open(settings.database_file) as database,
+            embedded_broker(
+                settings.mqtt_host, settings.mqtt_port, password_file=settings.mqtt_password_file
+            ) as broker,
+            _connections(_inner_settings(settings, broker)) as (cameras, publishing),
+        ):
+            kept = _Kept.in_database(database, settings)
+            parts = _Parts(settings, stages, kept, cameras, ResultPublisher(publishing))
+            async with parts.running(broker) as system:
+                yield system
+
+
+def _inner_settings(settings: StandaloneSettings, broker: EmbeddedBroker) -> MqttSettings:
+    """Return how our own connections reach the embedded broker: as the first user of its password file, if any."""
+    users = {} if settings.mqtt_password_file is None else read_password_file(settings.mqtt_password_file)
+    user, password = next(iter(users.items()), (None, None))
+    return settings.model_copy(
+        update={
+            "mqtt_host": _WILDCARDS.get(broker.host, broker.host),
+            "mqtt_port": broker.port,
+            "mqtt_username": user,
+            "mqtt_password": password,
+            "mqtt_ca_file": None,
+            "mqtt_cert_file": None,
+            "mqtt_key_file": None,
+        }
+    )
+
+
+@asynccontextmanager
+async def _connections(settings: MqttSettings) -> AsyncIterator[tuple[MqttConnection, MqttConnection]]:
+    """Yield the connection that takes frames in and the one that answers go out by, both up."""
+    async with (
+        MqttConnection.open(settings, identifier="facewire-intake", subscriptions=[FRAMES_TOPIC]) as cameras,
+        MqttConnection.open(settings) as publishing,
+    ):
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await cameras.wait_connected()
+                await publishing.wait_connected()
+        except TimeoutError as error:
+            raise QueueError("mqtt_not_connected", f"the MQTT broker {cameras.broker} does not answer") from error
+        yield cameras, publishing
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of the system, and how they run together."""
+
+    settings: StandaloneSettings
+    stages: Stages
+    kept: _Kept
+    cameras: MqttConnection
+    publisher: ResultPublisher
+
+    @asynccontextmanager
+    async def running(self, broker: EmbeddedBroker) -> AsyncIterator[System]:
+        keys = _keys(self.settings)
+        listener = listen(self.settings, keys_required=keys.required)
+        http_url = url_of(listener, self.settings)
+        stop, stopped = asyncio.Event(), asyncio.Event()
+        async with background(self._run(keys, listener, stop, stopped), name="facewire"):
+            try:
+                yield System(http_url, broker.host, broker.port, self.settings.data_dir, stop)
+            finally:
+                stop.set()
+                await stopped.wait()
+
+    async def _run(self, keys: KeyRing, listener: socket.socket, stop: asyncio.Event, stopped: asyncio.Event) -> None:
+        """Run the tasks; at the stop let the workers end first, so that their last answers are still stored."""
+        kept, publisher = self.kept, self.publisher
+        feed = Feed(kept.results)
+        worked = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                publish = tasks.create_task(publisher.run(), name="publisher")
+                drain = drain_responses(kept.responses, kept.results, feed, publisher, worked)
+                draining = tasks.create_task(drain, name="drain")
+                tasks.create_task(sweep(self.settings, kept.results, feed, publisher, worked), name="sweep")
+                await asyncio.wait(self._start_workers(tasks, keys, feed, listener, stop))
+                worked.set()
+                await draining
+                await self._flush()
+                publish.cancel()
+        finally:
+            stopped.set()
+
+    def _start_workers(
+        self, tasks: asyncio.TaskGroup, keys: KeyRing, feed: Feed, listener: socket.socket, stop: asyncio.Event
+    ) -> list["asyncio.Task[None]"]:
+        settings, kept = self.settings, self.kept
+        intake = Intake(kept.inbox, kept.responses)
+        app = create_app(
+            settings,
+            sink=intake,
+            results=kept.results,
+            gallery=kept.gallery,
+            feed=feed,
+            keys=keys,
+            readiness={"database": self._database_lacks, "mqtt": self._mqtt_lacks},
+            depths={queue.name: queue.depth for queue in (kept.inbox, kept.requests, kept.responses)},
+        )
+        works = {
+            "recognizer": run_recognizer(
+                settings,
+                requests=kept.requests,
+                responses=kept.responses,
+                recognizer=self.stages.recognizer,
+                gallery_store=kept.gallery,
+                stop=stop,
+            ),
+            "detector": run_detector(
+                settings,
+                inbox=kept.inbox,
+                requests=kept.requests,
+                responses=kept.responses,
+                detector=self.stages.detector,
+                stop=stop,
+            ),
+            "intake": take_from_mqtt(self.cameras, intake, stop=stop, drain_seconds=settings.drain_seconds),
+            "gateway": serve(app, listener, settings, feed=feed, stop=stop),
+        }
+        return [tasks.create_task(work, name=name) for name, work in works.items()]
+
+    async def _flush(self) -> None:
+        """Give answers that are on their way to cameras a last chance; the store has them in any case."""
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self.publisher.flush()
+        except TimeoutError:
+            _log.warning("some answers were not published in time", drain_seconds=self.settings.drain_seconds)
+
+    async def _database_lacks(self) -> str | None:
+        await self.kept.database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+        return None
+
+    async def _mqtt_lacks(self) -> str | None:
+        return None if self.cameras.connected else f"no connection to the MQTT broker {self.cameras.broker}"
+
+
+def _keys(settings: StandaloneSettings) -> KeyRing:
+    """Return the keys of the setting, else of the data folder, where nobody needs a key until one is made."""
+    path = settings.keys_path
+    return KeyRing(path if settings.keys_file is not None or path.exists() else None)
