@@ -4,7 +4,8 @@ What it holds is bounded per topic filter that somebody has ever subscribed to: 
 `clients/+`, the newest OTHER_LOG_BYTES of any other filter, in segments, read or not. A subscriber that falls behind
 further than that loses the oldest messages, although their publishers have their PUBACK; hence nobody here stops
 reading. A payload over the limit resets the publisher's connection; the publisher sees no reason. A restart forgets
-sessions and messages: what publishers have no PUBACK for they send again.
+sessions and messages, and, as MQTT has it, what is published before anybody has subscribed goes to nobody. A camera
+that needs every frame answered publishes it again, under the same id, when the answer does not come.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ FRAMES_LOG_BYTES = 128 * 1024 * 1024
 OTHER_LOG_BYTES = 8 * 1024 * 1024
 START_SECONDS = 10.0
 #: Between the end of a broker process that nobody asked to end and the next one.
-RESTART_SECONDS = 0.5
+RESTART_SECONDS = 0.1
 _SEGMENTS = 8
 _POLL_SECONDS = 0.02
 
