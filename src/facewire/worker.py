@@ -47,7 +47,7 @@ RETRY_SECONDS = (1.0, 4.0, 16.0, 60.0)
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 #: A receive that has messages to give answers within this; one that still waits then has leased nothing.
-_LAST_RECEIVE_SECONDS = 0.25
+_LAST_RECEIVE_SECONDS = 0.1
 #: How long a queue that is told to stop may take to answer.
 _RETURN_SECONDS = 2.0
 
@@ -143,7 +143,7 @@ class Worker:
     async def _receive(self, stop: asyncio.Event) -> None:
         """Receive once; a receive that still waits shortly after a stop is cut off, in an orderly way."""
         stopped = asyncio.create_task(stop.wait(), name=f"{self._name}: stop")
-        receive = asyncio.create_task(self._take_in(), name=f"{self._name}: receive")
+        receive = asyncio.create_task(self._take_in(stop), name=f"{self._name}: receive")
         try:
             await asyncio.wait({receive, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({receive}, timeout=_LAST_RECEIVE_SECONDS)
@@ -154,8 +154,10 @@ class Worker:
             receive.cancel()
             await asyncio.wait({receive}, timeout=_RETURN_SECONDS)
 
-    async def _take_in(self) -> None:
+    async def _take_in(self, stop: asyncio.Event) -> None:
         room = await self._in_hand.room(least=max(1, self._limits.prefetch // 2))
+        if stop.is_set():
+            return
         await self._in_hand.put(await self._queue.receive(room, wait=self._limits.receive_seconds))
 
     async def _work(self) -> None:
