@@ -33,7 +33,7 @@ class EmbedderSpec:
     licence: str
     commercial_use: str
     source: str
-    source_sha256: str | None
+    source_sha256: str
     source_bytes: int
     size: int
     alignment: Alignment
