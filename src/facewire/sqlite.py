@@ -34,6 +34,7 @@ MAX_GROUP = 64
 READERS = 2
 #: Free space the file may keep for reuse; beyond it the writer gives some back to the disk each second.
 SPARE_PAGES = 64 * 1024 * 1024 // PAGE_BYTES
+SHRINK_SECONDS = 1.0
 SHRINK_PAGES = 4 * 1024 * 1024 // PAGE_BYTES
 
 
@@ -201,7 +202,7 @@ def _serve_writes(connection: sqlite3.Connection, calls: _Calls, settle: _Settle
         del group
         if calls.empty() and time.monotonic() >= next_shrink:
             _shrink(connection)
-            next_shrink = time.monotonic() + 1.0
+            next_shrink = time.monotonic() + SHRINK_SECONDS
 
 
 def _next_group(calls: _Calls) -> list[_Call]:
@@ -248,7 +249,8 @@ def _shrink(connection: sqlite3.Connection) -> None:
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     if free > SPARE_PAGES:
         try:
-            connection.execute(f"PRAGMA incremental_vacuum({min(SHRINK_PAGES, free - SPARE_PAGES)})").fetchall()
+            # `execute` would stop after the first page
+            connection.executescript(f"PRAGMA incremental_vacuum({min(SHRINK_PAGES, free - SPARE_PAGES)})")
         except sqlite3.Error as error:  # another process is writing, or the disk is full: tried again later
             _log.warning("database_not_shrunk", error=str(error), free_pages=free)
 

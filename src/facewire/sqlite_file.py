@@ -31,8 +31,12 @@ def explained(connection: sqlite3.Connection, error: Exception) -> Exception:
     """Return the StoreError for an SQLite error on `connection`; any other error as it is."""
     if not isinstance(error, sqlite3.Error):
         return error
+    return _store_error(_path(connection), error)
+
+
+def _path(connection: sqlite3.Connection) -> Path:
     (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
-    return _store_error(Path(path), error)
+    return Path(path)
 
 
 def _store_error(path: Path, error: sqlite3.Error) -> StoreError:
@@ -92,6 +96,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         "auto_vacuum = INCREMENTAL",
         "journal_mode = WAL",
         "synchronous = FULL",
+        "cache_size = -16000",
         "foreign_keys = ON",
         f"journal_size_limit = {WAL_BYTES}",
     ):
@@ -99,7 +104,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(STEPS):
-        detail = f"the file is of version {version}, this program knows up to {len(STEPS)}: use a newer Facewire"
+        detail = f"{_path(connection)}: it is of version {version}, known are {len(STEPS)}: use a newer Facewire"
         raise StoreError("newer_schema", detail)
     for number, step in enumerate(STEPS[version:], start=version + 1):
         for statement in _statements(step):
