@@ -93,26 +93,23 @@ def _digest(secret: str) -> str:
 class KeyRing:
     """The keys of one file, read again whenever the file changes. Without a file nobody needs a key.
 
-    A file that `must_exist` is a SettingsError when absent; another may appear later, and keys are needed from then on.
-    One that disappears again opens nothing: its keys stay in force.
+    A file that disappears later opens nothing: its keys stay in force.
     """
 
-    def __init__(self, path: Path | None, *, must_exist: bool = True) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
-        self._keys: tuple[Key, ...] = ()
-        if path is not None and must_exist:
-            self._keys = list_keys(path)
-        self._refresh()
+        self._keys: tuple[Key, ...] = () if path is None else list_keys(path)
 
     @property
     def required(self) -> bool:
         """Whether requests need a key."""
-        self._refresh()
-        return self._seen is not None
+        return self._path is not None
 
     def find(self, secret: str) -> Key | None:
         """Return the key whose secret this is, comparing all of them in constant time; None if there is none."""
+        if self._path is not None:
+            self._refresh(self._path)
         digest = _digest(secret)
         found = None
         for key in self._keys:
@@ -120,16 +117,14 @@ class KeyRing:
                 found = key
         return found
 
-    def _refresh(self) -> None:
-        if self._path is None:
-            return
+    def _refresh(self, path: Path) -> None:
         try:
-            state = self._path.stat()
+            state = path.stat()
         except FileNotFoundError:
             return
         seen = (state.st_mtime_ns, state.st_size, state.st_ino)
         if seen != self._seen:
-            self._keys = list_keys(self._path)
+            self._keys = list_keys(path)
             self._seen = seen
 
 

@@ -45,7 +45,7 @@ async def get_events(
 
 async def _stream(feed: Feed, camera: str | None, person: str | None, after: str | None) -> AsyncIterator[bytes]:
     with feed.subscribe(camera=camera, person=person, after=after) as subscription:
-        yield b"retry: 2000\n: connected\n\n"
+        yield b": connected\n\n"
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):

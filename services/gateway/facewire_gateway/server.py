@@ -29,11 +29,13 @@ class _Server(uvicorn.Server):
 def listen(settings: GatewaySettings, *, keys_required: bool) -> socket.socket:
     """Return a socket that listens where the settings say.
 
-    SettingsError where the address cannot be used, or is not loopback while nobody needs a key.
+    SettingsError where the address cannot be used, or is not loopback while nobody needs a key, or where the TLS files
+    are none.
     """
     if not keys_required and not is_loopback(settings.host):
         detail = f"host {settings.host!r} is not loopback, and there are no keys: `facewire keys add` makes one"
         raise SettingsError("host", detail)
+    _check_tls(settings)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
@@ -67,7 +69,7 @@ async def serve(
 
 
 def _config(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http="httptools",
         lifespan="off",
@@ -80,9 +82,15 @@ def _config(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
         ssl_certfile=settings.tls_cert_file,
         ssl_keyfile=settings.tls_key_file,
     )
+
+
+def _check_tls(settings: GatewaySettings) -> None:
+    if settings.tls_cert_file is None:
+        if settings.tls_key_file is not None:
+            raise SettingsError("tls_cert_file", "tls_key_file is set without tls_cert_file: set both")
+        return
     try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    except OSError as error:
         files = f"tls_cert_file {settings.tls_cert_file}, tls_key_file {settings.tls_key_file}"
         raise SettingsError("tls_cert_file", f"{files}: no usable certificate and key: {error}") from error
-    return config
