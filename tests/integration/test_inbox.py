@@ -1,0 +1,207 @@
+"""The inbox: each request once, bounded in bytes, in step with the results."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from facewire.errors import IntakeError, QueueError
+from facewire.messages import Frame
+from facewire.queues.inbox import Inbox
+from facewire.sqlite import Database
+from facewire.stores import ResultQuery
+from facewire.stores.sqlite import SqliteResultStore
+
+BIG = 100_000
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with Database.open(tmp_path / "facewire.db") as database:
+        yield database
+
+
+def frame(request_id: str, content: bytes = b"picture", *, camera: str | None = "door", **fields: Any) -> Frame:
+    return Frame.of(content, request_id=request_id, camera=camera, **fields)
+
+
+def inbox_of(
+    database: Database, policy: Literal["latest", "all"] = "all", max_bytes: int = BIG, **fields: Any
+) -> Inbox:
+    return Inbox(database, max_bytes=max_bytes, policy=policy, **{"id_window_seconds": 600.0, **fields})
+
+
+def room_for(*frames: Frame) -> int:
+    return sum(len(frame.to_bytes()) for frame in frames)
+
+
+async def contents(inbox: Inbox) -> list[str]:
+    return [Frame.from_bytes(lease.body).request_id for lease in await inbox.receive(100, wait=0)]
+
+
+async def test_an_accepted_frame_comes_out_whole(database: Database) -> None:
+    inbox = inbox_of(database)
+    sent = frame("r1", bytes(range(256)), enroll_as="Ada", filename="a.jpg")
+    assert await inbox.accept(sent) == []
+    (lease,) = await inbox.receive(1, wait=0)
+    assert Frame.from_bytes(lease.body) == sent
+
+
+async def test_a_frame_may_be_larger_than_a_message(database: Database) -> None:
+    inbox = inbox_of(database, max_bytes=30_000_000)
+    await inbox.accept(frame("r1", bytes(10 * 1024 * 1024)))
+    (lease,) = await inbox.receive(1, wait=0)
+    assert len(Frame.from_bytes(lease.body).content) == 10 * 1024 * 1024
+
+
+async def test_the_same_request_again_changes_nothing_in_hand_or_not(database: Database) -> None:
+    inbox = inbox_of(database)
+    await inbox.accept(frame("r1"))
+    await inbox.accept(frame("r1"))
+    (lease,) = await inbox.receive(10, wait=0)
+    await inbox.accept(frame("r1"))
+    await inbox.acknowledge([lease])
+    await inbox.accept(frame("r1"))
+    assert await inbox.receive(10, wait=0) == []
+
+
+@pytest.mark.parametrize("other", [frame("r1", b"other"), frame("r1", enroll_as="Ada")], ids=["content", "purpose"])
+async def test_an_id_used_for_something_else_is_a_conflict(database: Database, other: Frame) -> None:
+    results = SqliteResultStore(database)
+    inbox = inbox_of(database, results=results)
+    await inbox.accept(frame("r1"))
+    before = await results.get("r1")
+    with pytest.raises(IntakeError, match=r"'r1'.*600 s") as caught:
+        await inbox.accept(other)
+    assert caught.value.code == "id_conflict"
+    assert await contents(inbox) == ["r1"]
+    assert await results.get("r1") == before
+
+
+async def test_after_the_window_an_id_may_be_used_again(database: Database) -> None:
+    results = SqliteResultStore(database, id_window_seconds=0)
+    inbox = inbox_of(database, id_window_seconds=0.0, results=results)
+    later = frame("r1", b"other")
+    await inbox.accept(frame("r1"))
+    await inbox.accept(later)
+    assert await contents(inbox) == ["r1", "r1"]
+    result = await results.get("r1")
+    assert result is not None
+    assert result.content_sha256 == later.content_sha256
+
+
+async def test_notes_of_requests_leave_after_their_window(database: Database) -> None:
+    inbox = inbox_of(database, id_window_seconds=0.0)
+    for number in range(30):
+        await inbox.accept(frame(f"r{number}"))
+    (notes,) = await database.read(lambda connection: connection.execute("SELECT count(*) FROM seen").fetchone())
+    assert notes <= 1
+
+
+async def test_an_accepted_frame_is_pending_in_the_results(database: Database) -> None:
+    results = SqliteResultStore(database)
+    await inbox_of(database, results=results).accept(frame("r1"))
+    result = await results.get("r1")
+    assert result is not None
+    assert (result.status, result.camera) == ("pending", "door")
+
+
+async def test_a_full_inbox_refuses_under_the_policy_all_and_keeps_no_trace(database: Database) -> None:
+    results = SqliteResultStore(database)
+    inbox = inbox_of(database, max_bytes=room_for(frame("r1"), frame("r2")), results=results)
+    await inbox.accept(frame("r1"))
+    await inbox.accept(frame("r2"))
+    with pytest.raises(IntakeError, match=r"FACEWIRE_INBOX_BYTES") as caught:
+        await inbox.accept(frame("r3"))
+
+    assert caught.value.code == "overloaded"
+    assert await results.get("r3") is None
+    leases = await inbox.receive(10, wait=0)
+    assert len(leases) == 2
+    await inbox.acknowledge(leases[:1])
+    await inbox.accept(frame("r3"))  # the same id is no duplicate: it was not taken
+    assert await contents(inbox) == ["r3"]
+
+
+async def test_lent_frames_count_as_held(database: Database) -> None:
+    inbox = inbox_of(database, max_bytes=room_for(frame("r1")))
+    await inbox.accept(frame("r1"))
+    await inbox.receive(1, wait=0)
+    with pytest.raises(IntakeError, match="overloaded"):
+        await inbox.accept(frame("r2"))
+
+
+async def test_latest_drops_the_oldest_waiting_frames_of_the_camera(database: Database) -> None:
+    frames = [frame("gate1", camera="gate"), *(frame(f"r{number}") for number in range(1, 4))]
+    inbox = inbox_of(database, "latest", room_for(*frames))
+    for each in frames:
+        assert await inbox.accept(each) == []
+
+    dropped = await inbox.accept(frame("r4", b"x" * 300))
+
+    assert [(each.request_id, each.camera, each.content) for each in dropped] == [
+        (name, "door", b"") for name in ("r1", "r2", "r3")
+    ]
+    assert dropped[0].content_sha256 == frames[1].content_sha256
+    assert await contents(inbox) == ["gate1", "r4"]
+
+
+async def test_latest_leaves_frames_in_hand_and_those_of_other_cameras(database: Database) -> None:
+    frames = [frame("gate1", camera="gate"), frame("r1"), frame("upload", camera=None)]
+    inbox = inbox_of(database, "latest", room_for(*frames))
+    for each in frames:
+        await inbox.accept(each)
+    in_hand = await inbox.receive(2, wait=0)
+    with pytest.raises(IntakeError, match="overloaded"):
+        await inbox.accept(frame("r2"))
+    with pytest.raises(IntakeError, match="overloaded"):
+        await inbox.accept(frame("upload2", camera=None))
+
+    await inbox.give_back(in_hand, delay=60)
+    assert [each.request_id for each in await inbox.accept(frame("r2"))] == ["r1"]
+
+
+async def test_latest_drops_nothing_for_a_frame_that_will_not_fit(database: Database) -> None:
+    inbox = inbox_of(database, "latest", room_for(frame("r1"), frame("r2")))
+    await inbox.accept(frame("r1"))
+    await inbox.accept(frame("r2"))
+    with pytest.raises(IntakeError, match="overloaded"):
+        await inbox.accept(frame("r3", b"x" * 10_000))
+    assert await contents(inbox) == ["r1", "r2"]
+
+
+async def test_many_at_once_stay_within_the_bound(database: Database) -> None:
+    inbox = inbox_of(database, "latest", 10 * room_for(frame("r00")))
+    dropped = await asyncio.gather(*(inbox.accept(frame(f"r{number:02}")) for number in range(50)))
+    assert sum(len(each) for each in dropped) == 40
+    assert (await inbox.depth()).bytes <= 10 * room_for(frame("r00"))
+    assert await contents(inbox) == [f"r{number}" for number in range(40, 50)]
+
+
+async def test_an_accepted_frame_wakes_a_waiting_receive(database: Database) -> None:
+    inbox = inbox_of(database)
+    waiting = asyncio.ensure_future(inbox.receive(1, wait=10))
+    await database.write(lambda _: None)
+    await inbox.accept(frame("r1"))
+    async with asyncio.timeout(0.5):
+        await waiting
+
+
+async def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "facewire.db"
+    async with Database.open(path) as database:
+        await inbox_of(database, results=SqliteResultStore(database)).accept(frame("r1"))
+    async with Database.open(path) as database:
+        inbox = inbox_of(database)
+        await inbox.accept(frame("r1"))
+        assert await contents(inbox) == ["r1"]
+        assert len((await SqliteResultStore(database).page(ResultQuery(status="pending"))).results) == 1
+
+
+async def test_a_failing_database_is_a_queue_error(tmp_path: Path) -> None:
+    async with Database.open(tmp_path / "facewire.db") as database:
+        inbox = inbox_of(database)
+    with pytest.raises(QueueError, match="closed"):
+        await inbox.accept(frame("r1"))

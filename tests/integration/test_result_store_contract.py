@@ -1,0 +1,369 @@
+"""What every result store does, whatever keeps the results."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facewire.errors import StoreError
+from facewire.messages import (
+    FAILED,
+    UNKNOWN,
+    Enrolled,
+    Failure,
+    Frame,
+    RecognizedFace,
+    RecognizedFaces,
+    RunnerUp,
+    Source,
+    sha256,
+)
+from facewire.sqlite import Database
+from facewire.stores import Result, ResultPage, ResultQuery, ResultStore
+from facewire.stores.sqlite import SqliteResultStore
+
+WINDOW = timedelta(minutes=10)
+NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def sqlite_store(folder: Path) -> AsyncIterator[ResultStore]:
+    async with Database.open(folder / "facewire.db") as database:
+        yield SqliteResultStore(database, id_window_seconds=WINDOW.total_seconds())
+
+
+BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[ResultStore]]] = {"sqlite": sqlite_store}
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ResultStore]:
+    async with BACKENDS[request.param](tmp_path) as store:
+        yield store
+
+
+def frame(content: bytes = b"picture", *, after: timedelta = timedelta(), request_id: str = "r1") -> Frame:
+    return Frame.of(content, request_id=request_id, camera="door", received_at=NOON + after)
+
+
+def face(person: str | None, *, known: bool = True, **fields: Any) -> RecognizedFace:
+    similarity = None if person is None else 0.9
+    box = (1.0, 2.0, 3.0, 4.0)
+    return RecognizedFace(
+        index=0, person=person, known=known, similarity=similarity, box=box, landmarks=None, confidence=1.0, **fields
+    )
+
+
+def done(
+    request: Frame, *people: str, source: Source = "cloud", result: str | None = None, **fields: Any
+) -> RecognizedFaces:
+    told = {
+        "request_id": request.request_id,
+        "camera": request.camera,
+        "received_at": request.received_at,
+        "content_sha256": request.content_sha256,
+        "result": result or (people[0] if people else UNKNOWN),
+        "faces": tuple(face(person) for person in people),
+    }
+    return RecognizedFaces(source=source, **{**told, **fields})
+
+
+def failed(request: Frame, **fields: Any) -> RecognizedFaces:
+    error = Failure(stage="detect", code="not_an_image", detail="it is a text")
+    return done(request, status="failed", result=FAILED, error=error, **fields)
+
+
+async def answer_of(store: ResultStore, request_id: str = "r1") -> RecognizedFaces | None:
+    result = await store.get(request_id)
+    assert result is not None
+    return result.answer
+
+
+async def test_a_request_never_seen_is_unknown(store: ResultStore) -> None:
+    assert await store.get("r1") is None
+
+
+async def test_an_expected_request_is_pending(store: ResultStore) -> None:
+    await store.expect(frame())
+    assert await store.get("r1") == Result("r1", "pending", "door", sha256(b"picture"), NOON, None)
+
+
+async def test_an_answer_is_kept_whole(store: ResultStore) -> None:
+    await store.expect(frame())
+    answer = done(
+        frame(),
+        "Ada",
+        timings_ms={"embed": 1.5},
+        frame={"width": 640, "height": 480, "bytes": 7},
+        faces=(face("Ada", runner_up=RunnerUp(person="Grace", similarity=0.3)),),
+    )
+    assert await store.keep([answer]) == [answer]
+    assert await store.get("r1") == Result("r1", "done", "door", sha256(b"picture"), NOON, answer)
+
+
+async def test_an_answer_nobody_announced_is_kept(store: ResultStore) -> None:
+    answer = done(frame(), "Ada")
+    assert await store.keep([answer]) == [answer]
+    assert await store.get("r1") == Result("r1", "done", "door", sha256(b"picture"), NOON, answer)
+
+
+async def test_a_redelivered_answer_changes_nothing(store: ResultStore) -> None:
+    first, again = done(frame(), "Ada"), done(frame(), "Grace")
+    assert await store.keep([first]) == [first]
+    assert await store.keep([again, first]) == []
+    assert await answer_of(store) == first
+
+
+@pytest.mark.parametrize("expected", [True, False])
+async def test_the_better_answer_stays_whatever_the_order(store: ResultStore, *, expected: bool) -> None:
+    ladder = [failed(frame()), done(frame(), source="edge"), done(frame(), "Ada")]
+    if expected:
+        await store.expect(frame())
+    for answer in ladder:
+        assert await store.keep([answer]) == [answer]
+        assert await answer_of(store) == answer
+    assert await store.keep(ladder) == []
+    assert await answer_of(store) == ladder[-1]
+
+
+async def test_the_best_of_one_batch_stays(store: ResultStore) -> None:
+    best = done(frame(), "Ada")
+    await store.keep([failed(frame()), best, done(frame(), source="edge")])
+    assert await answer_of(store) == best
+
+
+async def test_expecting_an_answered_request_again_changes_nothing(store: ResultStore) -> None:
+    answer = done(frame(), "Ada")
+    await store.expect(frame())
+    await store.keep([answer])
+    await store.expect(frame(after=WINDOW))
+    assert await store.get("r1") == Result("r1", "done", "door", sha256(b"picture"), NOON, answer)
+
+
+async def test_expecting_a_pending_request_again_keeps_its_time(store: ResultStore) -> None:
+    await store.expect(frame())
+    await store.expect(frame(after=timedelta(minutes=5)))
+    result = await store.get("r1")
+    assert result is not None
+    assert result.received_at == NOON
+
+
+@pytest.mark.parametrize(
+    "later", [frame(b"other"), frame(after=WINDOW + timedelta(seconds=1))], ids=["other_content", "after_the_window"]
+)
+async def test_an_id_used_again_starts_anew(store: ResultStore, later: Frame) -> None:
+    await store.expect(frame())
+    await store.keep([done(frame(), "Ada")])
+    await store.expect(later)
+    pending = Result("r1", "pending", "door", later.content_sha256, later.received_at, None)
+    assert await store.get("r1") == pending
+    assert (await store.page(ResultQuery(person="Ada"))).results == []
+
+    answer = done(later, "Grace")
+    assert await store.keep([answer]) == [answer]
+    assert [result.answer for result in (await store.page(ResultQuery())).results] == [answer]
+
+
+async def test_an_answer_to_other_content_than_the_pending_is_not_kept(store: ResultStore) -> None:
+    await store.expect(frame(b"other"))
+    assert await store.keep([done(frame(), "Ada")]) == []
+    assert await answer_of(store) is None
+
+
+async def test_an_answer_to_other_content_within_the_window_is_not_kept(store: ResultStore) -> None:
+    await store.keep([done(frame(), source="edge")])
+    assert await store.keep([done(frame(b"other"), "Ada")]) == []
+
+
+@pytest.mark.parametrize("content", [b"picture", b"other"])
+async def test_a_later_answer_that_nobody_announced_takes_the_place(store: ResultStore, content: bytes) -> None:
+    await store.keep([done(frame(), "Ada")])
+    answer = failed(frame(content, after=WINDOW + timedelta(seconds=1)))
+    assert await store.keep([answer]) == [answer]
+    assert await answer_of(store) == answer
+    assert (await store.page(ResultQuery(person="Ada"))).results == []
+
+
+async def test_answers_without_a_hash_belong_to_the_request_of_their_id(store: ResultStore) -> None:
+    await store.expect(frame())
+    answer = done(frame(), "Ada", content_sha256="")
+    assert await store.keep([answer]) == [answer]
+    result = await store.get("r1")
+    assert result is not None
+    assert result.content_sha256 == sha256(b"picture")
+
+
+async def test_a_late_failure_without_a_hash_replaces_nothing(store: ResultStore) -> None:
+    answer = done(frame(), "Ada")
+    await store.keep([answer])
+    assert await store.keep([failed(frame(after=timedelta(days=1)), content_sha256="")]) == []
+    assert await answer_of(store) == answer
+
+
+async def test_a_late_answer_improves_a_request_given_up(store: ResultStore) -> None:
+    await store.expect(frame())
+    await store.keep([failed(frame())])
+    late = done(frame(), "Ada")
+    assert await store.keep([late]) == [late]
+
+
+async def test_overdue_are_the_oldest_pending(store: ResultStore) -> None:
+    for minute in (3, 1, 2, 0):
+        await store.expect(frame(request_id=f"r{minute}", after=timedelta(minutes=minute)))
+    await store.keep([failed(frame(request_id="r1"))])
+
+    before = NOON + timedelta(minutes=3)
+    assert [result.request_id for result in await store.overdue(before, 10)] == ["r0", "r2"]
+    assert [result.request_id for result in await store.overdue(before, 1)] == ["r0"]
+
+
+async def test_expired_results_leave_tombstones_and_those_leave_too(store: ResultStore) -> None:
+    day = timedelta(days=1)
+    await store.keep([done(frame(), "Ada"), done(frame(request_id="young", after=day), "Ada")])
+    await store.expect(frame(request_id="never"))
+
+    assert await store.expire(NOON + day, forget_before=NOON) == 2
+    assert await store.expire(NOON + day, forget_before=NOON) == 0
+    for request_id in ("r1", "never"):
+        result = await store.get(request_id)
+        assert result is not None
+        assert (result.status, result.answer) == ("expired", None)
+    page = await store.page(ResultQuery())
+    assert [result.request_id for result in page.results] == ["young"]
+    assert [result.request_id for result in (await store.page(ResultQuery(person="Ada"))).results] == ["young"]
+    assert await store.overdue(NOON + 9 * day, 10) == []
+
+    assert await store.expire(NOON, forget_before=NOON + day) == 0
+    assert await store.get("r1") is None
+    assert await store.get("young") is not None
+
+
+async def test_an_expired_request_is_not_answered_but_its_id_is_free(store: ResultStore) -> None:
+    await store.expect(frame())
+    await store.expire(NOON + WINDOW, forget_before=NOON)
+    assert await store.keep([done(frame(), "Ada")]) == []
+
+    later = frame(after=timedelta(days=1))
+    await store.expect(later)
+    answer = done(later, "Ada")
+    assert await store.keep([answer]) == [answer]
+    assert await answer_of(store) == answer
+
+
+async def test_more_results_expire_than_one_change_takes(store: ResultStore) -> None:
+    await store.keep([done(frame(request_id=f"r{number}")) for number in range(450)])
+    assert await store.expire(NOON + WINDOW, forget_before=NOON) == 450
+    assert await store.expire(NOON + WINDOW, forget_before=NOON + WINDOW) == 0
+    assert await store.get("r449") is None
+
+
+@pytest.fixture
+async def history(store: ResultStore) -> ResultStore:
+    """Six requests, a minute apart but for r2 and r3: Ada, Grace with Ada, nobody, Ada, r4 pending, r5 failed."""
+    sent = {name: frame(request_id=name, after=timedelta(minutes=int(name[1]))) for name in ("r0", "r1", "r2", "r4")}
+    sent["r3"] = frame(request_id="r3", after=timedelta(minutes=2))
+    sent["r5"] = Frame.of(b"picture", request_id="r5", camera="gate", received_at=NOON + timedelta(minutes=5))
+    await store.keep([done(sent["r0"], "Ada"), done(sent["r1"], "Grace", "Ada"), done(sent["r2"])])
+    await store.keep([done(sent["r3"], "Ada"), failed(sent["r5"])])
+    await store.expect(sent["r4"])
+    return store
+
+
+def ids(page: ResultPage) -> list[str]:
+    return [result.request_id for result in page.results]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (ResultQuery(), ["r5", "r4", "r3", "r2", "r1", "r0"]),
+        (ResultQuery(camera="gate"), ["r5"]),
+        (ResultQuery(camera="nowhere"), []),
+        (ResultQuery(person="Ada"), ["r3", "r1", "r0"]),
+        (ResultQuery(person="ada"), []),
+        (ResultQuery(status="pending"), ["r4"]),
+        (ResultQuery(status="failed"), ["r5"]),
+        (ResultQuery(status="done", camera="door"), ["r3", "r2", "r1", "r0"]),
+        (ResultQuery(since=NOON + timedelta(minutes=4)), ["r5", "r4"]),
+        (ResultQuery(until=NOON + timedelta(minutes=1)), ["r1", "r0"]),
+        (ResultQuery(person="Ada", since=NOON + timedelta(minutes=1), until=NOON + timedelta(minutes=1)), ["r1"]),
+        (ResultQuery(person="Ada", camera="door", status="done"), ["r3", "r1", "r0"]),
+        (ResultQuery(person="Ada", camera="gate"), []),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 50])
+async def test_the_history_is_newest_first_in_pages_of_any_size(
+    history: ResultStore, query: ResultQuery, expected: list[str], limit: int
+) -> None:
+    got: list[str] = []
+    cursor: str | None = None
+    for _ in range(10):
+        page = await history.page(
+            ResultQuery(query.camera, query.person, query.status, query.since, query.until, limit, cursor)
+        )
+        assert len(page.results) <= limit
+        got += ids(page)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert got == expected
+
+
+async def test_a_page_goes_on_where_the_last_ended_though_newer_came(history: ResultStore) -> None:
+    first = await history.page(ResultQuery(limit=2))
+    await history.keep([done(frame(request_id="r9", after=timedelta(minutes=9)))])
+    assert ids(await history.page(ResultQuery(limit=2, cursor=first.cursor))) == ["r3", "r2"]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "aGVsbG8=", "WzEsIDJd", "WyJhIiwgImIiXQ==", "e30=", "WzFlOTksICJhIl0=", "é"]
+)
+async def test_a_cursor_of_nobodys_is_refused(store: ResultStore, cursor: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        await store.page(ResultQuery(cursor=cursor))
+    assert caught.value.code == "bad_cursor"
+
+
+async def test_an_enrolment_is_in_the_history_of_its_person_once_it_succeeds(store: ResultStore) -> None:
+    await store.keep([done(frame(), result="Ada", enrolled=Enrolled(person="Ada", face_id="f1"))])
+    refused = Enrolled(person="Ada", refused=("too_small",))
+    await store.keep([done(frame(request_id="r2"), enrolled=refused)])
+    assert ids(await store.page(ResultQuery(person="Ada"))) == ["r1"]
+
+
+async def test_a_forgotten_person_is_in_no_answer(store: ResultStore) -> None:
+    ada = RunnerUp(person="Ada", similarity=0.5)
+    await store.keep(
+        [
+            done(frame(request_id="known"), "Ada", "Grace"),
+            done(frame(request_id="runner_up"), faces=(face("Grace", runner_up=ada),)),
+            done(frame(request_id="nearest"), faces=(face(None, known=False, nearest=ada),)),
+            done(frame(request_id="enrolled"), enrolled=Enrolled(person="Ada", face_id="f1")),
+            done(frame(request_id="like"), enrolled=Enrolled(person="Grace", face_id="f2", looks_like=ada)),
+            done(frame(request_id="other"), "Grace"),
+        ]
+    )
+    assert await store.forget_person("Ada") == 5
+    assert await store.forget_person("Ada") == 0
+
+    assert (await store.page(ResultQuery(person="Ada"))).results == []
+    results = (await store.page(ResultQuery())).results
+    assert len(results) == 6
+    assert not any(b"Ada" in result.answer.to_bytes() for result in results if result.answer)
+    assert set(ids(await store.page(ResultQuery(person="Grace")))) == {"known", "runner_up", "like", "other"}
+
+    known = await answer_of(store, "known")
+    assert known is not None
+    assert known.result == UNKNOWN
+    assert [(face.person, face.known, face.similarity) for face in known.faces] == [
+        (None, False, None),
+        ("Grace", True, 0.9),
+    ]
+
+
+async def test_more_answers_forget_a_person_than_one_change_takes(store: ResultStore) -> None:
+    await store.keep([done(frame(request_id=f"r{number}"), "Ada") for number in range(450)])
+    assert await store.forget_person("Ada") == 450
+    assert (await store.page(ResultQuery(person="Ada"))).results == []
