@@ -4,8 +4,10 @@ Networks: Zhang et al., "Joint Face Detection and Alignment using Multitask Casc
 weights: `facenet_pytorch/data/{p,r,o}net.pt` (MIT). Four rewrites keep the numbers (to float32 rounding) and save time:
 
 - The input is RGB in 0..255; the normalisation (x - 127.5) / 128 is folded into the first convolution.
-- PReLU(y) = Relu(y) - a * Relu(-y) as depthwise 1x1 convolutions: ONNX Runtime's PRelu kernel leaves the blocked
-  channel layout and took half of P-Net's time. Channels are padded to a multiple of 16 for the same layout.
+- PReLU becomes depthwise 1x1 convolutions and Relu: ONNX Runtime's PRelu kernel leaves the blocked channel layout and
+  took half of P-Net's time. Channels are padded to a multiple of 16 for the same layout.
+- P-Net's first PReLU comes after the pooling behind it, on a quarter of the cells: the largest PReLU in a window is
+  that of its maximum where the slope a >= 0, and the larger of its maximum and -a times the maximum of -y where a < 0.
 - PReLU after a dense layer: the layer is doubled to [W; -W] with Relu, and the next layer takes the slopes in.
 - The softmax over (no face, face) is the logistic function of their difference.
 """
@@ -30,8 +32,8 @@ def build_pnet(state: State) -> GraphBuilder:
     """Return P-Net: `input` (n, 3, h, w) to `map` (n, 5, h', w'), the face's logit and four box regressions a cell."""
     graph = GraphBuilder("pnet")
     x = graph.input("input", ["n", 3, "h", "w"])
-    x = _pool(graph, _first_layer(graph, x, state), 2)
-    x = _layer(graph, x, state, 2)
+    x, signs = _pooled_first_layer(graph, x, state)
+    x = _layer(graph, x, state, 2, signs)
     x = _layer(graph, x, state, 3)
     face, bias = _face_logit(state["conv4_1.weight"], state["conv4_1.bias"])
     weight = np.concatenate([face, state["conv4_2.weight"]])
@@ -69,26 +71,68 @@ def build_onet(state: State) -> GraphBuilder:
 
 
 def _first_layer(graph: GraphBuilder, x: str, state: State) -> str:
+    weight, bias = _normalising(state)
+    return _conv_prelu(graph, x, _padded(weight, weight.shape[1]), bias, state["prelu1.weight"])
+
+
+def _normalising(state: State) -> tuple[Array, Array]:
+    """Return the first convolution for RGB in 0..255, in float64."""
     weight = state["conv1.weight"].astype(np.float64)
-    bias = state["conv1.bias"] - _MEAN * _SCALE * weight.sum((1, 2, 3))
-    return _conv_prelu(graph, x, _padded(weight * _SCALE, weight.shape[1]), bias, state["prelu1.weight"])
+    return weight * _SCALE, state["conv1.bias"] - _MEAN * _SCALE * weight.sum((1, 2, 3))
 
 
-def _layer(graph: GraphBuilder, x: str, state: State, number: int) -> str:
+def _pooled_first_layer(graph: GraphBuilder, x: str, state: State) -> tuple[str, Array]:
+    """Add convolution, pooling and PReLU in this order; return the output and the sign of each of its channels."""
+    slope = state["prelu1.weight"].astype(np.float64)
+    weight, bias = _normalising(state)
+    falling = np.flatnonzero(slope < 0)
+    weight = _padded(np.concatenate([weight, -weight[falling]]), weight.shape[1])
+    x = _pool(graph, _conv(graph, x, weight, np.concatenate([bias, -bias[falling]])), 2)
+    signs = np.where(slope > 1, -1.0, 1.0)
+    base, rest = _pooled_prelu(slope, signs, len(weight))
+    return graph.node("Add", [_conv(graph, x, base), graph.relu(_conv(graph, x, rest))]), signs
+
+
+def _pooled_prelu(slope: Array, signs: Array, inputs: int) -> tuple[Array, Array]:
+    """Return 1x1 convolutions whose `base(x) + Relu(rest(x))` is the PReLU after pooling, times `signs`.
+
+    Their input is the maxima of all channels, then those of the negated channels with a falling slope.
+    """
+    count = len(slope)
+    base = np.zeros((_block_multiple(count), inputs, 1, 1))
+    rest = np.zeros_like(base)
+    channel, falling = np.arange(count), np.flatnonzero(slope < 0)
+    rising = channel[slope >= 0]
+    base[rising, rising, 0, 0] = slope[rising] * signs[rising]
+    rest[rising, rising, 0, 0] = np.abs(1 - slope[rising])
+    negated = count + np.arange(len(falling))
+    base[falling, negated, 0, 0] = -slope[falling]
+    rest[falling, falling, 0, 0] = 1
+    rest[falling, negated, 0, 0] = slope[falling]
+    return base, rest
+
+
+def _layer(graph: GraphBuilder, x: str, state: State, number: int, signs: Array | float = 1.0) -> str:
     weight = state[f"conv{number}.weight"]
+    weight = weight * np.broadcast_to(signs, weight.shape[1])[:, None, None]
     weight = _padded(weight, _block_multiple(weight.shape[1]))
     return _conv_prelu(graph, x, weight, state[f"conv{number}.bias"], state[f"prelu{number}.weight"])
 
 
 def _conv_prelu(graph: GraphBuilder, x: str, weight: Array, bias: Array, slope: Array) -> str:
     channels = len(weight)
-    extra = (0, channels - len(bias))
-    y = graph.conv(x, weight, np.pad(bias, extra))
-    minus = np.full((channels, 1, 1, 1), -1.0)
-    negative = graph.relu(graph.conv(y, minus, np.zeros(channels), group=channels))
-    slopes = -np.pad(slope, extra).reshape(-1, 1, 1, 1)
-    scaled = graph.conv(negative, slopes, np.zeros(channels), group=channels)
-    return graph.node("Add", [scaled, graph.relu(y)])
+    slope = np.pad(slope, (0, channels - len(slope))).reshape(-1, 1, 1, 1)
+    y = _conv(graph, x, weight, bias)
+    if (slope <= 1).all():  # a * y + Relu((1 - a) * y)
+        rectified = graph.relu(_conv(graph, y, 1 - slope, group=channels))
+        return graph.node("Add", [_conv(graph, y, slope, group=channels), rectified])
+    negative = graph.relu(_conv(graph, y, -np.ones_like(slope), group=channels))  # Relu(y) - a * Relu(-y)
+    return graph.node("Add", [_conv(graph, negative, -slope, group=channels), graph.relu(y)])
+
+
+def _conv(graph: GraphBuilder, x: str, weight: Array, bias: Array | None = None, *, group: int = 1) -> str:
+    bias = np.zeros(0) if bias is None else bias
+    return graph.conv(x, weight, np.pad(bias, (0, len(weight) - len(bias))), group=group)
 
 
 def _padded(weight: Array, inputs: int) -> Array:

@@ -4,6 +4,7 @@ Output cell i of n covers the input pixels floor(i * size / n) to ceil((i + 1) *
 border pixels by their share instead, which moves MTCNN's boxes by up to 23 px and can lose a face.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -11,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Windows = tuple[Array, Array]
 
 #: Summing taps is quicker than an integral image up to about this ratio of sizes; sums of its windows fit 16 bits.
 _MAX_TAP_RATIO = 5.0
 
 
-def windows(size: int, count: int, first: int = 0, last: int | None = None) -> tuple[Array, Array]:
-    """Return starts and ends, int64 (n,), of the input windows of output cells `first` to `last` of `count`."""
-    cells = np.arange(first, count if last is None else last)
+@lru_cache(256)
+def windows(size: int, count: int) -> Windows:
+    """Return starts and ends, int64 (count,), of the input windows of `count` output cells."""
+    cells = np.arange(count)
     return cells * size // count, -(-(cells + 1) * size // count)
 
 
@@ -27,28 +30,38 @@ class AreaImage:
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         self.height, self.width = image.shape[:2]
-        self._planes = cv2.split(image)
+        self._lines = np.ascontiguousarray(image).reshape(self.height, -1)
         # int32 sums wrap around beyond 8.4 megapixels; differences over one window are right all the same.
         self._integral = cv2.integral(image)
 
     def rows(self, height: int, width: int, first: int, last: int) -> NDArray[np.float32]:
         """Return rows `first` to `last` of the image resampled to `height` x `width`: float32 (1, 3, rows, width)."""
-        y = windows(self.height, height, first, last)
-        x = windows(self.width, width)
-        areas = np.outer(y[1] - y[0], x[1] - x[0]).astype(np.float32)
+        top, bottom = (side[first:last] for side in windows(self.height, height))
+        left, right = windows(self.width, width)
+        scale = (1 / np.outer(bottom - top, right - left)).astype(np.float32)
         if max(self.height / height, self.width / width) > _MAX_TAP_RATIO:
-            return self._rows_by_integral(y, x) / areas
-        scale = 1 / areas
-        result = np.empty((1, 3, last - first, width), np.float32)
-        for channel, plane in enumerate(self._planes):
-            sums = cv2.transpose(_sum_taps(cv2.transpose(_sum_taps(plane, *y)), *x))
-            cv2.multiply(sums, scale, dst=result[0, channel], dtype=cv2.CV_32F)
+            sums = self._integral[bottom] - self._integral[top]
+            sums = sums[:, right] - sums[:, left]
+            result = np.ascontiguousarray(sums.transpose(2, 0, 1)[None], np.float32)
+            result *= scale
+            return result
+        planes = self._sum_windows((top, bottom), (left, right))
+        result = np.empty((1, *planes.shape), np.float32)
+        for plane, target in zip(planes, result[0], strict=True):
+            cv2.multiply(plane, scale, dst=target, dtype=cv2.CV_32F)
         return result
 
-    def _rows_by_integral(self, y: tuple[Array, Array], x: tuple[Array, Array]) -> NDArray[np.float32]:
-        sums = self._integral[y[1]] - self._integral[y[0]]
-        sums = sums[:, x[1]] - sums[:, x[0]]
-        return np.ascontiguousarray(sums.transpose(2, 0, 1)[None], np.float32)
+    def _sum_windows(self, y: Windows, x: Windows) -> NDArray[np.uint16]:
+        """Return the sums over all windows, uint16 (3, rows, columns)."""
+        start, end = y[0][0], y[1][-1]
+        lines = _with_zero_line(end - start, 3 * self.width)
+        lines[:-1] = self._lines[start:end]
+        sums = _sum_taps(lines, y[0] - start, y[1] - start)
+        # Transposed, a line holds one column of the image: all its red, then green, then blue.
+        columns = _with_zero_line(self.width, 3 * len(sums))
+        cv2.transpose(sums, dst=columns[:-1].reshape(-1, len(sums)))
+        planes: NDArray[np.uint16] = cv2.transpose(_sum_taps(columns, *x)).reshape(3, len(sums), -1)
+        return planes
 
     def crops(self, boxes: NDArray[np.int64], size: int) -> NDArray[np.float32]:
         """Return the parts within `boxes`, each resampled to `size` x `size`: float32 (n, 3, size, size).
@@ -74,14 +87,18 @@ class AreaImage:
         return sums
 
 
-def _sum_taps(plane: Array, starts: Array, ends: Array) -> NDArray[np.uint16]:
-    """Return the sums of the rows from `starts` to `ends`: uint16 (n, w) from uint8 or uint16 (h, w)."""
+def _with_zero_line(count: int, length: int) -> NDArray[np.uint16]:
+    lines = np.empty((count + 1, length), np.uint16)
+    lines[-1] = 0
+    return lines
+
+
+def _sum_taps(lines: NDArray[np.uint16], starts: Array, ends: Array) -> NDArray[np.uint16]:
+    """Return the sums of the lines from `starts` to `ends`; the last line is all zeros, for the shorter windows."""
     lengths = ends - starts
-    sums = plane[starts].astype(np.uint16, copy=False)
-    for tap in range(1, int(lengths.max())):
-        longer = np.flatnonzero(lengths > tap)
-        if len(longer) == len(lengths):
-            sums = cv2.add(sums, plane[starts + tap], dtype=cv2.CV_16U)
-        else:
-            sums[longer] = cv2.add(sums[longer], plane[starts[longer] + tap], dtype=cv2.CV_16U)
+    shortest = lengths.min()
+    sums = lines.take(starts, axis=0)
+    for tap in range(1, lengths.max()):
+        taken = starts + tap if tap < shortest else np.where(lengths > tap, starts + tap, len(lines) - 1)
+        cv2.add(sums, lines.take(taken, axis=0), dst=sums)
     return sums
