@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from facewire.errors import FacewireError, QueueError
 from facewire.queues import Lease
 from facewire.stores import EnrolledFace, PersonSummary
 from facewire.vision.embedder import EmbedderSpec
+from facewire.vision.models import find_spec
 
 
 @dataclass
@@ -129,6 +129,7 @@ class MemoryGalleryStore:
     number: int = 0
     failure: FacewireError | None = None
     added: int = 0
+    refusals: int = 0
 
     async def version(self) -> int:
         self._check()
@@ -166,6 +167,7 @@ class MemoryGalleryStore:
 
     def _check(self) -> None:
         if self.failure is not None:
+            self.refusals += 1
             raise self.failure
 
 
@@ -187,27 +189,10 @@ class ColourEmbedder:
         return unit
 
 
-def make_spec(identifier: str, **changes: Any) -> EmbedderSpec:
-    values: dict[str, Any] = {
-        "id": identifier,
-        "file": "none",
-        "sha256": None,
-        "licence": "none",
-        "commercial_use": "none",
-        "source": "none",
-        "source_sha256": None,
-        "source_bytes": 0,
-        "size": 32,
-        "alignment": "dlib_chip",
-        "dimension": 3,
-        "flip": False,
-        "threshold": 0.95,
-        "margin": 0.01,
-        "lfw": 0.0,
-        "lfw_source": "none",
-        "note": "",
-    }
-    return EmbedderSpec(**values | changes)
+def make_spec(identifier: str) -> EmbedderSpec:
+    """A registered embedder's description, made to fit `ColourEmbedder`."""
+    known = find_spec("dlib-resnet29")
+    return replace(known, id=identifier, size=32, dimension=3, threshold=0.95, margin=0.01)
 
 
 async def eventually(holds: Callable[[], object], *, within: float = 5.0) -> None:

@@ -28,21 +28,23 @@ class GallerySync:
     def __init__(self, store: GalleryStore, embedder: Embedder) -> None:
         self._store = store
         self._embedder = embedder
-        self._gallery: Gallery | None = None
+        self._gallery = Gallery.empty(embedder.spec.dimension)
+        self._version: int | None = None
         self._refreshing = asyncio.Lock()
 
     @property
     def gallery(self) -> Gallery:
         """The latest snapshot; empty before the first `refresh`."""
-        return self._gallery or Gallery.empty(self._embedder.spec.dimension)
+        return self._gallery
 
     async def refresh(self) -> None:
         """Take a new snapshot if the store has changed. Raises StoreError."""
         async with self._refreshing:
-            if self._gallery is not None and await self._store.version() == self._gallery.version:
+            if await self._store.version() == self._version:
                 return
             version, faces = await self._store.faces(self._embedder.spec.id)
             self._gallery = await asyncio.to_thread(_snapshot, faces, self._embedder.spec.dimension, version)
+            self._version = version
             metrics.GALLERY_FACES.set(len(self._gallery))
 
     async def refresh_or_log(self) -> None:
