@@ -50,6 +50,14 @@ def _leaves(group: BaseExceptionGroup[FacewireError]) -> Iterator[FacewireError]
             yield error
 
 
+def _log_warnings() -> None:
+    """Keep standard output for answers: a client's log is for what goes wrong, on standard error."""
+    from facewire.logs import configure_logging
+    from facewire_standalone.settings import default_log_format
+
+    configure_logging("warning", default_log_format())
+
+
 @app.command()
 def up(  # noqa: PLR0913, PLR0917 - one parameter an option
     data: Data = None,
@@ -131,6 +139,7 @@ def send(  # noqa: PLR0913, PLR0917 - one parameter an option
     from facewire.settings import MqttSettings
     from facewire_standalone.send import Sending, send_over_http, send_over_mqtt
 
+    _log_warnings()
     sending = Sending(wait=wait, seconds=timeout, as_json=as_json, write=typer.echo)
     if over_mqtt:
         settings = MqttSettings.read(mqtt_host=mqtt_host, mqtt_port=mqtt_port)
@@ -151,6 +160,7 @@ def recognize(
     from facewire_standalone.recognize_offline import recognize_files
     from facewire_standalone.settings import StandaloneSettings
 
+    _log_warnings()
     settings = StandaloneSettings.read(data_dir=data, embedder=embedder)
     fine = asyncio.run(recognize_files(pictures, settings, as_json=as_json, write=typer.echo))
     raise typer.Exit(0 if fine else 1)
@@ -176,6 +186,7 @@ def demo() -> None:
 
     from facewire_standalone.demo import run_demo
 
+    _log_warnings()
     raise typer.Exit(0 if run_demo(Console()) else 1)
 
 

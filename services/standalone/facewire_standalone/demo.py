@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -26,9 +27,10 @@ from facewire_standalone.client import Client, ClientError, Picture
 from facewire_standalone.send import wait_for_answer
 from facewire_standalone.views import changed_views
 
-FIRST, SECOND = "Eileen Collins", "Grace Hopper"
+FIRST, SECOND = "Collins", "Hopper"
 CAMERA = "demo"
 _ANSWER_SECONDS = 30.0
+_TABLE_WIDTH = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def run_demo(console: Console) -> bool:
         with running_child(Path(folder)) as child:
             console.print(f"It answers at {child.http_url} and mqtt://{child.mqtt_host}:{child.mqtt_port}.")
             rows = asyncio.run(Journey.through(child))
-    console.print(_table(rows))
+    _table_console(console).print(_table(rows))
     right = sum(row.right for row in rows)
     seconds = time.monotonic() - started
     console.print(f"{right} of {len(rows)} answers are right, in {seconds:.1f} s.", highlight=False)
@@ -137,8 +139,9 @@ def _sample(name: str) -> Picture:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(title="What was sent and what came back (times in ms)", title_justify="left")
-    for heading in ("sent", "way", "answer", "expected", "similarity", "reason", *STAGES, "right"):
+    title = "What was sent and what came back; times in milliseconds"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("sent", "way", "answer", "expected", "cosine", "reason", *STAGES, "right"):
         table.add_column(heading, justify="right" if heading in STAGES else "left")
     for row in rows:
         answer = row.answer
@@ -147,6 +150,11 @@ def _table(rows: list[Row]) -> Table:
         words = (row.sent, row.way, answer.result, row.expected, similarity(answer), reason(answer), *times)
         table.add_row(*map(Text, words), verdict)
     return table
+
+
+def _table_console(console: Console) -> Console:
+    """Return a console as wide as the table where nothing says how wide it is: a file, a pipe."""
+    return console if console.is_terminal else Console(file=console.file, width=_TABLE_WIDTH)
 
 
 @contextmanager

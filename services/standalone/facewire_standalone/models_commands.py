@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
@@ -17,13 +18,12 @@ _MEGABYTE = 1e6
 
 def list_models(settings: Settings, console: Console) -> None:
     """Print every embedder: whether it is here, its licence, size, dimension, threshold and accuracy on LFW."""
-    table = Table(
-        "embedder", "here", "licence", "MB", "dimension", "threshold", "margin", "LFW", caption_justify="left"
-    )
+    headings = ("embedder", "here", "licence", "MB", "dim.", "threshold", "margin", "LFW %")
+    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for spec in specs():
         path = _path(spec, settings)
         size = "-" if path is None else f"{path.stat().st_size / _MEGABYTE:.1f}"
-        numbers = (str(spec.dimension), f"{spec.threshold:g}", f"{spec.margin:g}", f"{spec.lfw:g} %")
+        numbers = (str(spec.dimension), f"{spec.threshold:g}", f"{spec.margin:g}", f"{spec.lfw:g}")
         table.add_row(spec.id, "no" if path is None else "yes", spec.licence, size, *numbers)
     console.print(table)
     for spec in specs():

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from facewire_detector.worker import run_detector
-from facewire_recognizer.worker import run_recognizer
 
 from facewire.background import background
 from facewire.errors import QueueError
@@ -20,6 +18,7 @@ from facewire.settings import MqttSettings
 from facewire.sqlite import Database
 from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
 from facewire_detector.intake import FRAMES_TOPIC, Intake, take_from_mqtt
+from facewire_detector.worker import run_detector
 from facewire_gateway.app import create_app
 from facewire_gateway.auth import KeyRing
 from facewire_gateway.drain import drain_responses
@@ -27,6 +26,7 @@ from facewire_gateway.feed import Feed
 from facewire_gateway.publish import ResultPublisher
 from facewire_gateway.server import listen, serve, url_of
 from facewire_gateway.sweep import sweep
+from facewire_recognizer.worker import run_recognizer
 from facewire_standalone.broker import EmbeddedBroker, embedded_broker, read_password_file
 from facewire_standalone.claim import claimed
 from facewire_standalone.loading import Stages, load_stages
@@ -72,6 +72,11 @@ class _Kept:
         requests, responses = (SqliteQueue(database, name) for name in ("requests", "responses"))
         return cls(database, results, SqliteGalleryStore(database), inbox, requests, responses)
 
+    async def end_leases(self) -> None:
+        """Take back what a process that was killed had in hand; nobody else can have, the folder is claimed."""
+        for queue in (self.inbox, self.requests, self.responses):
+            await queue.end_leases()
+
 
 @asynccontextmanager
 async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
@@ -91,6 +96,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
             _connections(_inner_settings(settings, broker)) as (cameras, publishing),
         ):
             kept = _Kept.in_database(database, settings)
+            await kept.end_leases()
             parts = _Parts(settings, stages, kept, cameras, ResultPublisher(publishing))
             async with parts.running(broker) as system:
                 yield system

@@ -33,7 +33,8 @@ _BURY = """
     WHERE id = ? AND receipt = ?"""
 _BURY_DUE = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
-    WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
+    WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives > ?"""
+_END_LEASES = "UPDATE messages SET visible_at = ? WHERE queue = ? AND visible_at > 0 AND receipt IS NOT NULL"
 _NEXT = "SELECT id, receives FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"
 _NEXT_DUE = "SELECT min(visible_at) FROM messages WHERE queue = ? AND visible_at > 0"
 _LEND = "UPDATE messages SET visible_at = ?, receipt = ?, receives = receives + 1 WHERE id = ?"
@@ -116,6 +117,11 @@ class SqliteQueue(Queue):
 
         await self._write(change)
         self._database.signal(f"queue:{self._dead}").notify()
+
+    async def end_leases(self) -> None:
+        """End all leases now: for the queue's only consumer, at its start, where a process before it was killed."""
+        await self._change_all(_END_LEASES, [(time.time(), self.name)])
+        self._signal.notify()
 
     async def depth(self) -> QueueDepth:
         """Return how much the queue holds."""
