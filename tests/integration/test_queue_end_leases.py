@@ -35,8 +35,10 @@ async def test_what_ended_every_process_that_held_it_is_buried(tmp_path: Path) -
     async with Database.open(tmp_path / "queue.db") as database:
         queue = SqliteQueue(database, "one")
         await queue.send([b"poison"])
-        for _ in range(MAX_RECEIVES):
-            assert len(await queue.receive(1, wait=0)) == 1
+        receives = 0
+        while leases := await queue.receive(1, wait=0):
+            receives = leases[0].receives
             await queue.end_leases()
-        assert await queue.receive(1, wait=0) == []
+        # The fifth receive answers; one that kills the process then is the last.
+        assert MAX_RECEIVES <= receives <= MAX_RECEIVES + 1
         assert (await queue.depth()).dead == 1
