@@ -9,6 +9,7 @@ subscriber that does not read, it drops what it has acknowledged to them.
 """
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,8 +35,6 @@ MAX_PUBLISHES = 20
 #: A dead link is noticed after 1.5 times this.
 KEEPALIVE_SECONDS = 15
 CONNECT_SECONDS = 10.0
-#: On a resumed session the broker sends what is unacknowledged before it answers SUBSCRIBE.
-SUBSCRIBE_SECONDS = 60.0
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 10.0
 
@@ -137,7 +136,7 @@ class MqttConnection:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has taken the connection and all subscriptions."""
+        """Whether messages can come and go: the subscriptions are confirmed, or held by a resumed session."""
         return self._subscribed.is_set()
 
     async def wait_connected(self) -> None:
@@ -212,7 +211,8 @@ class MqttConnection:
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         if self._subscriptions:
             topics = [(topic, 1) for topic in self._subscriptions]
-            granted = await client.subscribe(topics, timeout=SUBSCRIBE_SECONDS)
+            # On a resumed session SUBACK comes after the messages of a full window, whenever those are acknowledged.
+            granted = await client.subscribe(topics, timeout=math.inf)
             for topic, reason in zip(self._subscriptions, granted, strict=True):
                 if getattr(reason, "is_failure", False):
                     message = f"the broker refused the subscription to {topic}: {reason}"
@@ -230,6 +230,9 @@ class MqttConnection:
             session.close()
 
     def _take(self, session: _Session, message: aiomqtt.Message) -> None:
+        # A message before SUBACK: the session is resumed, its subscriptions hold. Who waits for SUBACK before taking
+        # messages would wait for ever.
+        self._note_connection()
         topic = str(message.topic)
         if message.qos == 0:
             self._take_unguaranteed(topic, message.payload)
@@ -251,6 +254,8 @@ class MqttConnection:
         self._arrived.put_nowait(Received(topic, payload, 0, _nothing))
 
     def _note_connection(self) -> None:
+        if self._subscribed.is_set():
+            return
         self._pauses = growing_pauses(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         outage = None if self._outage_since is None else round(time.monotonic() - self._outage_since, 3)
         self._outage_since = None

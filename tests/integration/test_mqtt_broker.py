@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from facewire.errors import QueueError, SettingsError
 from facewire.mqtt import MqttConnection
@@ -92,6 +93,13 @@ async def test_with_passwords_it_listens_beyond_loopback_and_lets_nobody_else_in
                     await stranger.publish("clients/door", b"x")
 
 
+async def test_a_broker_that_cannot_start_says_why() -> None:
+    with structlog.testing.capture_logs() as lines, pytest.raises(SettingsError, match="ended at once") as raised:
+        await embedded_broker(port=0, max_payload_bytes=-1).__aenter__()
+    assert raised.value.code == "mqtt_broker"
+    assert any("max_payload_size" in line["line"] for line in lines)
+
+
 @pytest.mark.parametrize(
     ("content", "mode", "fault"),
     [
@@ -159,8 +167,8 @@ async def test_signals_to_the_whole_group_leave_it_running_for_the_drain() -> No
             assert is_alive(broker.pid)
 
 
-async def test_its_memory_stays_bounded_while_nobody_reads() -> None:
-    """600 MB of frames for a consumer that is away: the newest 128 MiB are kept, and half the machine is not."""
+async def test_its_memory_stays_bounded_while_nobody_reads_and_the_loss_is_logged() -> None:
+    """600 MB of frames for a consumer that is away: the newest 256 MiB are kept, and whoever was away is told."""
     async with asyncio.timeout(60), embedded_broker(port=0) as broker:
         settings = MqttSettings.read(mqtt_port=broker.port)
         async with MqttConnection.open(settings, identifier="detector", subscriptions=["clients/+"]) as frames:
@@ -169,4 +177,7 @@ async def test_its_memory_stays_bounded_while_nobody_reads() -> None:
             await camera.wait_connected()
             frame = bytes(1_000_000)
             await asyncio.gather(*(camera.publish("clients/door", frame) for _ in range(600)))
-        assert resident_bytes(broker.pid) < 300 * 1024 * 1024
+        assert resident_bytes(broker.pid) < 400 * 1024 * 1024
+        with structlog.testing.capture_logs() as lines:
+            async with MqttConnection.open(settings, identifier="detector", subscriptions=["clients/+"]):
+                await until(lambda: any("dropped the oldest" in line["event"] for line in lines))

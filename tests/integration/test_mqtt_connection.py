@@ -90,6 +90,26 @@ async def test_what_is_not_acknowledged_comes_again_and_the_rest_does_not(kind: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_resumed_session_with_a_full_window_is_connected_before_anything_is_taken(
+    kind: Kind, tmp_path: Path
+) -> None:
+    """The embedded broker answers SUBSCRIBE only after its window of 100 messages: nobody may wait for that first."""
+    async with asyncio.timeout(30), running_broker(kind, tmp_path) as broker, OPEN(broker.settings) as camera:
+        async with OPEN(broker.settings, identifier="detector", subscriptions=[FRAMES_TOPIC]) as frames:
+            await frames.wait_connected()
+        await camera.wait_connected()
+        for number in range(150):
+            await camera.publish("clients/door", b"%06d" % number)
+        async with OPEN(broker.settings, identifier="detector", subscriptions=[FRAMES_TOPIC]) as frames:
+            await frames.wait_connected()
+            received = frames.messages()
+            for number in range(150):
+                message = await anext(received)
+                assert number_in(message) == number
+                message.acknowledge()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_300_frames_arrive_though_the_consumer_is_cut_off(kind: Kind, tmp_path: Path) -> None:
     """The link is cut four times in the middle; acknowledgements come from tasks that end in any order."""
     seen: Counter[int] = Counter()

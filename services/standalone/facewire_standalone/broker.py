@@ -2,8 +2,8 @@
 
 What it holds is bounded per topic filter that somebody has ever subscribed to: the newest FRAMES_LOG_BYTES of
 `clients/+`, the newest OTHER_LOG_BYTES of any other filter, in segments, read or not. A subscriber that falls behind
-further than that loses the oldest messages, although their publishers have their PUBACK; hence nobody here stops
-reading. A payload over the limit resets the publisher's connection; the publisher sees no reason. A restart forgets
+further than that loses the oldest messages, although their publishers have their PUBACK; that is logged, and it is why
+nobody here stops reading. A payload over the limit resets its connection, with no reason given. A restart forgets
 sessions and messages, and, as MQTT has it, what is published before anybody has subscribed goes to nobody. A camera
 that needs every frame answered publishes it again, under the same id, when the answer does not come.
 """
@@ -27,15 +27,18 @@ from facewire.background import background
 from facewire.errors import SettingsError
 
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
-#: Kept of `clients/+`: over 900 frames of 100 kB in base64, some seconds of what one machine can take in.
-FRAMES_LOG_BYTES = 128 * 1024 * 1024
+#: Kept of `clients/+`: 2,600 frames of 100 kB, some seconds of what one machine can take in.
+FRAMES_LOG_BYTES = 256 * 1024 * 1024
 #: Kept of any other filter, such as `clients/+/results`.
 OTHER_LOG_BYTES = 8 * 1024 * 1024
 START_SECONDS = 10.0
 #: Between the end of a broker process that nobody asked to end and the next one.
 RESTART_SECONDS = 0.1
 _SEGMENTS = 8
+#: rumqttd's words for a subscriber that has lost messages.
+_LOST = b"jumping to head"
 _POLL_SECONDS = 0.02
+_LONGEST_LINE = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -172,6 +175,7 @@ class _Keeper:
 
     async def keep(self) -> None:
         while True:
+            await _log_output(self.process)
             code = await self.process.wait()
             _log.error("the MQTT broker ended", pid=self.process.pid, exit_code=code, port=self._address[1])
             await asyncio.sleep(RESTART_SECONDS)
@@ -181,7 +185,10 @@ class _Keeper:
 
 async def _start(config: Path, address: tuple[str, int]) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "facewire_standalone.broker_process", str(config), stdin=asyncio.subprocess.PIPE
+        *(sys.executable, "-P", "-m", "facewire_standalone.broker_process", str(config)),
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LONGEST_LINE,
     )
     try:
         await _until_listening(process, address)
@@ -195,11 +202,23 @@ async def _until_listening(process: asyncio.subprocess.Process, address: tuple[s
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     while not await _accepts(address):
         if process.returncode is not None:
-            raise SettingsError("mqtt_broker", f"the MQTT broker ended with exit code {process.returncode}")
+            await _log_output(process)
+            raise SettingsError("mqtt_broker", f"the MQTT broker ended at once with exit code {process.returncode}")
         if asyncio.get_running_loop().time() > deadline:
             detail = f"the MQTT broker did not listen on {address[0]}:{address[1]} within {START_SECONDS:.0f} s"
             raise SettingsError("mqtt_broker", detail)
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _log_output(process: asyncio.subprocess.Process) -> None:
+    """Log what the process has to say until it ends."""
+    if process.stderr is None:
+        return
+    async for line in process.stderr:
+        if _LOST in line:
+            _log.warning("the MQTT broker dropped the oldest messages of a slow subscriber", limit=FRAMES_LOG_BYTES)
+        else:
+            _log.warning("the MQTT broker says", line=line.decode(errors="replace").rstrip())
 
 
 async def _accepts(address: tuple[str, int]) -> bool:

@@ -23,8 +23,10 @@ def main() -> None:
     """Run the broker of the configuration file named on the command line."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
-    # rumqttd reports every packet at the level ERROR.
+    logging.basicConfig(format="%(message)s")
+    # rumqttd reports every packet at the level ERROR; its log segments report only what a slow subscriber has lost.
     logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
+    logging.getLogger("rumqttd.segments").setLevel(logging.WARNING)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     IotCoreBroker(config_path=sys.argv[1]).run_forever()
 
