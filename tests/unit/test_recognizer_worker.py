@@ -1,0 +1,135 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+from prometheus_client import REGISTRY
+
+from facewire.errors import FacewireError, GalleryError, StoreError
+from facewire.messages import DetectedFaces, RecognizedFaces
+from facewire.recognize import FaceRecognizer
+from facewire.settings import RecognizerSettings
+from facewire.stores import EnrolledFace
+from facewire.vision.imagecodec import encode_jpeg
+from facewire_recognizer.worker import run_recognizer
+from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually
+
+COLOURS = {"Red": (200, 20, 20), "Blue": (20, 20, 200)}
+
+
+def enrolment(person: str, request_id: str) -> bytes:
+    """A single face of noise around one colour, which passes every gate."""
+    noise = np.random.default_rng(7).normal(COLOURS[person], 25, (120, 120, 3))
+    picture = encode_jpeg(np.clip(noise, 0, 255).astype(np.uint8))
+    body = {"request_id": request_id, "filename": "a.jpg", "face_image": picture, "enroll_as": person}
+    return DetectedFaces.model_validate(body).to_bytes()
+
+
+class RefusingStore(MemoryGalleryStore):
+    """Fails the next additions, each with one of `errors`."""
+
+    errors: Sequence[FacewireError] = ()
+
+    async def add(self, faces: Sequence[EnrolledFace]) -> int:
+        if self.errors:
+            error, *self.errors = self.errors
+            raise error
+        return await super().add(faces)
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.requests, self.responses = MemoryQueue(), MemoryQueue()
+        self.store = RefusingStore()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(
+                run_recognizer(
+                    RecognizerSettings(gallery_poll_seconds=0.05),
+                    requests=self.requests,
+                    responses=self.responses,
+                    recognizer=FaceRecognizer(ColourEmbedder()),
+                    gallery_store=self.store,
+                    stop=stop,
+                )
+            )
+            yield
+            stop.set()
+
+    async def run_until_empty(self) -> dict[str, RecognizedFaces]:
+        async with self.running():
+            await eventually(lambda: not self.requests.bodies)
+        answers = [RecognizedFaces.from_bytes(body) for body in self.responses.bodies]
+        return {answer.request_id: answer for answer in answers}
+
+
+async def test_the_face_is_stored_before_the_answer_is_sent() -> None:
+    setting = Setting()
+    stored_when_sent: list[int] = []
+    send = setting.responses.send
+
+    async def note_and_send(bodies: Sequence[bytes]) -> None:
+        stored_when_sent.append(setting.store.added)
+        await send(bodies)
+
+    setting.responses.send = note_and_send  # type: ignore[method-assign]
+    setting.requests.preload(enrolment("Red", "r1"))
+    answers = await setting.run_until_empty()
+    assert stored_when_sent == [1]
+    assert answers["r1"].result == "Red"
+
+
+async def test_a_store_out_of_reach_is_tried_again_and_neighbours_go_on() -> None:
+    setting = Setting()
+    setting.store.errors = [StoreError("locked", "the database is locked")]
+    setting.requests.preload(enrolment("Red", "r1"), enrolment("Blue", "r2"))
+    answers = await setting.run_until_empty()
+    assert len(setting.requests.returned) == 1
+    assert {answers["r1"].result, answers["r2"].result} == {"Red", "Blue"}
+    assert sorted(face.person for face in setting.store.kept.values()) == ["Blue", "Red"]
+
+
+async def test_an_enrolment_that_the_gallery_refuses_fails_at_once() -> None:
+    setting = Setting()
+    setting.store.errors = [GalleryError("face_id_taken", "another person's")]
+    setting.requests.preload(enrolment("Red", "r1"))
+    answers = await setting.run_until_empty()
+    assert answers["r1"].error is not None
+    assert (answers["r1"].error.stage, answers["r1"].error.code) == ("gallery", "face_id_taken")
+    assert not setting.requests.returned
+
+
+async def test_who_was_enrolled_is_known_to_the_very_next_message() -> None:
+    setting = Setting()
+    async with setting.running():
+        await setting.requests.send([enrolment("Red", "r1")])
+        await eventually(lambda: setting.responses.bodies)
+        await setting.requests.send(
+            [DetectedFaces.from_bytes(enrolment("Red", "r2")).model_copy(update={"enroll_as": None}).to_bytes()]
+        )
+        await eventually(lambda: len(setting.responses.bodies) == 2)
+    assert RecognizedFaces.from_bytes(setting.responses.bodies[1]).result == "Red"
+
+
+async def test_a_body_that_is_no_message_does_not_disturb_its_neighbours() -> None:
+    setting = Setting()
+    setting.requests.preload(b'{"request_id": "bad", "faces": 3}', enrolment("Red", "r1"), b"junk")
+    answers = await setting.run_until_empty()
+    assert (answers["bad"].status, answers["r1"].status) == ("failed", "done")
+    assert [body for body, _ in setting.requests.buried] == [b"junk"]
+
+
+async def test_outcomes_are_counted() -> None:
+    def done() -> float:
+        return REGISTRY.get_sample_value("facewire_messages_total", {"stage": "recognize", "outcome": "done"}) or 0
+
+    before = done()
+    setting = Setting()
+    setting.requests.preload(enrolment("Red", "r1"), enrolment("Blue", "r2"))
+    await setting.run_until_empty()
+    assert done() == before + 2
+    assert REGISTRY.get_sample_value("facewire_messages_in_hand", {"stage": "recognize"}) == 0
+    assert REGISTRY.get_sample_value("facewire_gallery_faces") == 2
