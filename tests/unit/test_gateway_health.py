@@ -1,6 +1,8 @@
 """Probes, metrics, and the problems nobody's route raises."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -115,3 +117,22 @@ async def test_the_api_describes_itself() -> None:
     )
     bodies = description["paths"]["/v1/frames"]["post"]["requestBody"]["content"]
     assert set(bodies) == {"application/json", "multipart/form-data", "image/jpeg", "image/png", "image/webp"}
+
+
+async def test_pages_come_with_a_strict_policy() -> None:
+    async with open_bench() as bench:
+        for url in ("/", "/docs", "/static/main.js", "/static/page.css"):
+            response = await bench.client.get(url)
+            assert response.status_code == 200
+            assert "'unsafe" not in response.headers["Content-Security-Policy"]
+            assert "http" not in response.headers["Content-Security-Policy"]
+        for url in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/none.js"):
+            assert (await bench.client.get(url)).status_code in {404, 405}
+
+
+def test_the_gateway_loads_no_vision() -> None:
+    modules = ["app", "auth", "drain", "publish", "server", "sweep"]
+    loads = ";".join(f"import facewire_gateway.{module}" for module in modules)
+    check = "import sys; print([name for name in ('numpy', 'onnxruntime', 'cv2') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", f"{loads};{check}"], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -12,7 +12,8 @@ from facewire_gateway.auth import KeyRing
 from facewire_gateway.deps import Depth, FrameSink, Gateway, Readiness
 from facewire_gateway.feed import Feed
 from facewire_gateway.observe import Observe
-from facewire_gateway.problems import add_problem_handlers
+from facewire_gateway.pages import add_pages
+from facewire_gateway.problems import PROBLEM_RESPONSES, add_problem_handlers
 
 
 def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call
@@ -31,13 +32,16 @@ def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call
     `keys` are those of `settings.keys_file` unless given. `readiness` says of each dependency, by name, what it lacks
     (None: it is ready), `depths` how much is in each queue.
     """
-    app = FastAPI(title="Facewire", version=version("facewire"), redoc_url=None)
+    app = FastAPI(
+        title="Facewire", version=version("facewire"), docs_url=None, redoc_url=None, responses=PROBLEM_RESPONSES
+    )
     app.state.gateway = Gateway(settings, sink, results, gallery, feed, readiness or {}, depths or {})
     app.state.keys = keys or KeyRing(settings.keys_file)
     add_problem_handlers(app)
     app.add_middleware(Observe)
     for router in _ROUTERS:
         app.include_router(router)
+    add_pages(app)
     return app
 
 

@@ -66,4 +66,4 @@ async def _gateway(request: Request) -> Gateway:
 
 
 Parts = Annotated[Gateway, Depends(_gateway)]
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the answer.")]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the answer")]

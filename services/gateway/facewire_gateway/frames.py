@@ -63,6 +63,7 @@ def location_of(request_id: str) -> str:
     "/v1/frames",
     dependencies=[Depends(require("ingest"))],
     status_code=202,
+    response_description="Committed; the answer will be at `location`",
     response_model=Accepted,
     responses={200: {"model": RecognizedFaces, "description": "The answer came within `wait` seconds"}},
     openapi_extra=PICTURE_BODY,
@@ -71,7 +72,7 @@ async def post_frame(
     request: Request,
     gateway: Parts,
     wait: Wait = 0,
-    camera: Annotated[Camera | None, Query(description="Also send the answer to clients/<camera>/results.")] = None,
+    camera: Annotated[Camera | None, Query(description="Also send the answer to clients/<camera>/results")] = None,
 ) -> Response:
     """Recognise the faces in a picture of at most 10 MiB and 40 megapixels.
 

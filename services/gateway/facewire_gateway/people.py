@@ -67,6 +67,7 @@ async def delete_face(gateway: Parts, person: Person, face_id: str) -> dict[str,
     "/{person}/faces",
     dependencies=_admin,
     status_code=201,
+    response_description="Enrolled: `face_id`, `looks_like`",
     openapi_extra=PICTURE_BODY,
     responses={
         202: {"description": "Not known yet; `location` will tell"},

@@ -43,6 +43,24 @@ STATUS_OF = {
     "unknown_request": HTTPStatus.NOT_FOUND,
     "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
+#: How the API's description shows errors; every route has it.
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "What is wrong with the request, and what to do",
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "code", "detail", "request_id"],
+                    "properties": {
+                        **{name: {"type": "string"} for name in ("type", "title", "code", "detail", "request_id")},
+                        "status": {"type": "integer"},
+                    },
+                }
+            }
+        },
+    }
+}
 #: Stages whose failure passes: the same request may succeed in a moment.
 _PASSING_STAGES = frozenset({"queue", "store", "gallery"})
 _RETRY_AFTER_SECONDS = "2"
