@@ -33,7 +33,7 @@ _BURY = """
     WHERE id = ? AND receipt = ?"""
 _BURY_DUE = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
-    WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives > ?"""
+    WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
 _END_LEASES = "UPDATE messages SET visible_at = ? WHERE queue = ? AND visible_at > 0 AND receipt IS NOT NULL"
 _NEXT = "SELECT id, receives FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"
 _NEXT_DUE = "SELECT min(visible_at) FROM messages WHERE queue = ? AND visible_at > 0"
