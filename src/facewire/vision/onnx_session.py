@@ -43,6 +43,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = False  # it keeps a plan for each shape of input it has seen
     options.log_severity_level = _WARNING
     # Threads that spin while they wait take the cores from the other workers of the process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
