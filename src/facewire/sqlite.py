@@ -95,7 +95,10 @@ class Signal:
 
 @contextmanager
 def erasing(connection: sqlite3.Connection) -> Iterator[None]:
-    """Overwrite with zeros what is deleted meanwhile, for data that must be gone from the file as well."""
+    """Overwrite with zeros what is deleted meanwhile, for data that must be gone from the file as well.
+
+    The log holds it until it is written over or the database is closed.
+    """
     connection.execute("PRAGMA secure_delete = ON")
     try:
         yield
@@ -148,6 +151,7 @@ class _Lane:
     async def start(self) -> None:
         for number in range(self._size):
             ready: concurrent.futures.Future[None] = concurrent.futures.Future()
+            ready.set_running_or_notify_cancel()  # or a cancelled start would fail in the thread
             thread = threading.Thread(target=self._work, args=(ready,), name=f"{self._name}-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -227,8 +231,7 @@ def _commit(connection: sqlite3.Connection, group: Sequence[_Call]) -> None:
             _apply(connection, call)
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - handed to every caller of the group
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        _roll_back(connection)
         for call in group:
             call.error = explained(connection, error)
 
@@ -245,14 +248,22 @@ def _apply(connection: sqlite3.Connection, call: _Call) -> None:
     connection.execute("RELEASE change")
 
 
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:  # the next call fails and tries it again
+        _log.error("database_not_rolled_back", error=str(error))
+
+
 def _shrink(connection: sqlite3.Connection) -> None:
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    if free > SPARE_PAGES:
-        try:
+    try:
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        if free > SPARE_PAGES:
             # `execute` would stop after the first page
             connection.executescript(f"PRAGMA incremental_vacuum({min(SHRINK_PAGES, free - SPARE_PAGES)})")
-        except sqlite3.Error as error:  # another process is writing, or the disk is full: tried again later
-            _log.warning("database_not_shrunk", error=str(error), free_pages=free)
+    except sqlite3.Error as error:  # another process is writing, or the disk is full: tried again later
+        _log.warning("database_not_shrunk", error=str(error))
 
 
 def _serve_reads(connection: sqlite3.Connection, calls: _Calls, settle: _Settle) -> None:
@@ -262,7 +273,6 @@ def _serve_reads(connection: sqlite3.Connection, calls: _Calls, settle: _Settle)
             call.value = call.run(connection)
         except Exception as error:  # noqa: BLE001 - handed to the caller
             call.error = explained(connection, error)
-        if connection.in_transaction:  # a view left open would keep the log from being cut back
-            connection.execute("ROLLBACK")
+        _roll_back(connection)  # a view left open would keep the log from being cut back
         settle([call])
         del call

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -229,3 +230,18 @@ async def test_a_backlog_that_is_gone_gives_its_space_back(tmp_path: Path, monke
 def _page_count(connection: sqlite3.Connection) -> int:
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     return int(pages)
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_thread_behind(tmp_path: Path) -> None:
+    async def open_and_stay() -> None:
+        async with Database.open(tmp_path / "facewire.db"):
+            await asyncio.Event().wait()
+
+    for turns in range(8):
+        opening = asyncio.create_task(open_and_stay())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite-")]
