@@ -9,6 +9,7 @@ subscriber that does not read, it drops what it has acknowledged to them.
 """
 
 import asyncio
+import logging
 import math
 import ssl
 import time
@@ -39,6 +40,9 @@ FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
+#: paho reports every failed read or write of a lost connection; one line of ours says it.
+_paho_log = logging.getLogger("facewire.paho")
+_paho_log.setLevel(logging.CRITICAL)
 
 
 def _paho(client: aiomqtt.Client) -> PahoClient:
@@ -202,9 +206,9 @@ class MqttConnection:
             keepalive=KEEPALIVE_SECONDS,
             timeout=CONNECT_SECONDS,
             tls_context=self._tls,
+            logger=_paho_log,
             max_inflight_messages=MAX_PUBLISHES,
         )
-        client.pending_calls_threshold = MAX_PUBLISHES + 1
         _paho(client).manual_ack_set(True)
         return client
 
@@ -230,8 +234,7 @@ class MqttConnection:
             session.close()
 
     def _take(self, session: _Session, message: aiomqtt.Message) -> None:
-        # A message before SUBACK: the session is resumed, its subscriptions hold. Who waits for SUBACK before taking
-        # messages would wait for ever.
+        # Before SUBACK: a resumed session, its subscriptions hold. Who takes nothing before SUBACK would wait for ever.
         self._note_connection()
         topic = str(message.topic)
         if message.qos == 0:

@@ -185,6 +185,17 @@ async def test_what_is_no_frame_is_answered_and_acknowledged(body: bytes, code: 
     assert answer.error.detail
 
 
+@pytest.mark.parametrize("camera", ["", "\t", "x" * 129])
+async def test_a_camera_that_may_not_be_called_so_is_answered_too(camera: str) -> None:
+    bench = Bench((f"clients/{camera}", payload("r7")))
+    await bench.run()
+    [answer] = bench.responses.answers
+    assert (answer.request_id, answer.camera) == ("r7", camera)
+    assert answer.error is not None
+    assert answer.error.code == "bad_request"
+    assert "camera" in answer.error.detail
+
+
 async def test_a_conflict_is_told_to_the_camera_with_the_content_it_is_about() -> None:
     bench = Bench(("clients/door", payload("r1", JPEG + b" another")))
     bench.inbox.refuse = IntakeError("id_conflict", "r1 is taken by other content")

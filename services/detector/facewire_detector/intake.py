@@ -65,6 +65,7 @@ class Intake:
 
     async def _accept(self, frame: Frame) -> None:
         skipped = await self._inbox.accept(frame)
+        metrics.MESSAGES.labels(STAGE, "done").inc()
         if skipped:
             reason = IntakeError("skipped", "newer frames of the camera took its place: the inbox is full")
             await self.answer([failed(left, reason, source="edge") for left in skipped])
@@ -132,8 +133,6 @@ class _MqttIntake:
             await self._intake.accept(frame)
         except IntakeError as error:
             await self._refuse(failed(frame, error, source="edge"))
-        else:
-            metrics.MESSAGES.labels(STAGE, "done").inc()
 
     async def _refuse(self, answer: RecognizedFaces) -> None:
         code = "" if answer.error is None else answer.error.code
