@@ -102,8 +102,13 @@ async def test_keys_take_effect_and_end_without_a_restart(bench: Bench, path: Pa
     assert not remove_key(path, "late")
 
 
-async def test_a_file_that_vanishes_opens_nothing(bench: Bench, path: Path, keys: dict[str, str]) -> None:
+@pytest.mark.parametrize("content", [None, "{"])
+async def test_a_file_that_vanishes_or_breaks_opens_nothing(
+    bench: Bench, path: Path, keys: dict[str, str], content: str | None
+) -> None:
     path.unlink()  # noqa: ASYNC240 - a test may block
+    if content is not None:
+        path.write_text(content)  # noqa: ASYNC240
     assert (await bench.client.get("/v1/people")).status_code == 401
     assert (await bench.client.get("/v1/people", headers=bearer(keys["read"]))).status_code == 200
 

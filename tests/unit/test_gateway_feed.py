@@ -83,6 +83,16 @@ async def test_who_comes_back_too_late_is_told(source: Feed, monkeypatch: pytest
         assert await take(back, 1) == [Overflow(None)]
 
 
+async def test_what_is_forgotten_is_not_replayed(source: Feed) -> None:
+    source.publish(answers("a", "b"))
+    source.forget()
+    with source.subscribe(after=f"{source._run}-1") as back:
+        assert await take(back, 1) == [Overflow(None)]
+    with source.subscribe(after=f"{source._run}-2") as back:
+        source.publish(answers("c"))
+        assert ids(await take(back, 1)) == ["c"]
+
+
 async def test_too_many_subscribers_are_refused(source: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MAX_SUBSCRIBERS", 1)
     with source.subscribe(), pytest.raises(GatewayError, match="too_many_listeners"), source.subscribe():

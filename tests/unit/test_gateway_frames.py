@@ -12,7 +12,7 @@ import pytest
 
 from facewire.errors import IntakeError, QueueError
 from facewire.messages import MAX_FRAME_BYTES
-from facewire_gateway import upload
+from facewire_gateway import budget, upload
 from gateway_fakes import Bench, answer, open_bench, picture, until
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -135,6 +135,33 @@ async def test_a_streamed_body_is_cut_off_at_the_limit(bench: Bench) -> None:
     response = await bench.client.post("/v1/frames", content=endless(), headers=JPEG)
     assert response.json()["code"] == "too_large"
     assert sent <= 12
+
+
+async def test_a_request_id_cannot_add_headers(bench: Bench) -> None:
+    form = {"request_id": "a\r\nSet-Cookie: b=c"}
+    response = await bench.client.post("/v1/frames", files={"file": ("a.jpg", picture())}, data=form)
+    assert (response.status_code, response.json()["code"]) == (422, "bad_request")
+    assert "X-Request-Id" not in response.headers
+
+
+async def test_the_bytes_of_all_bodies_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "MAX_BYTES_IN_HAND", 1000)
+    taken, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held_back() -> AsyncIterator[bytes]:
+        yield picture()
+        taken.set()
+        await go_on.wait()
+
+    large = picture() + bytes(1000 - len(picture()))
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(bench.client.post("/v1/frames", content=held_back(), headers=JPEG))
+        await taken.wait()
+        refused = await bench.client.post("/v1/frames", content=large, headers=JPEG)
+        go_on.set()
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert first.result().status_code == 202
+    assert (await bench.client.post("/v1/frames", content=large, headers=JPEG)).status_code == 202
 
 
 async def test_a_body_that_does_not_arrive_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

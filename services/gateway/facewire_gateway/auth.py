@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
+import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
@@ -21,6 +22,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from facewire.errors import SettingsError
 from facewire.messages import explain, now
 from facewire_gateway.problems import GatewayError
+
+log = structlog.get_logger(__name__)
 
 Role = Literal["ingest", "read", "admin"]
 _bearer = HTTPBearer(auto_error=False, description="A key made by `facewire keys add`.")
@@ -93,7 +96,7 @@ def _digest(secret: str) -> str:
 class KeyRing:
     """The keys of one file, read again whenever the file changes. Without a file nobody needs a key.
 
-    A file that disappears later opens nothing: its keys stay in force.
+    A file that disappears or breaks later opens nothing: the keys read last stay in force.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -120,12 +123,16 @@ class KeyRing:
     def _refresh(self, path: Path) -> None:
         try:
             state = path.stat()
-        except FileNotFoundError:
+        except OSError:
             return
         seen = (state.st_mtime_ns, state.st_size, state.st_ino)
-        if seen != self._seen:
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
             self._keys = list_keys(path)
-            self._seen = seen
+        except SettingsError as error:
+            log.error("keys_not_read", detail=error.detail)  # noqa: TRY400 - the detail says it all
 
 
 def require(*roles: Role) -> Callable[..., Awaitable[None]]:

@@ -27,8 +27,8 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _GRACE_SECONDS = 2.0
 
 
-async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed: Feed, publish: Publish) -> None:
-    """Keep `answers`, then tell those that were better than what was there to listeners and cameras.
+async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed: Feed, publish: Publish) -> int:
+    """Keep `answers`, tell those that were better than what was there to listeners and cameras, return their number.
 
     An id conflict is told to the camera and not kept: the request of that id has its own answer. StoreError where
     nothing could be kept; nobody has been told anything then.
@@ -40,6 +40,7 @@ async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed:
     metrics.ANSWERS.labels("known_already").inc(len(answers) - len(conflicts) - len(kept))
     feed.publish(kept)
     await publish([answer for answer in (*kept, *conflicts) if answer.camera is not None])
+    return len(kept)
 
 
 async def drain_responses(

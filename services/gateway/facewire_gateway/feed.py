@@ -169,6 +169,10 @@ class Feed:
                 if answered.done():
                     return answered.result()
 
+    def forget(self) -> None:
+        """Keep no past answers for replay: somebody who is named in them has been deleted."""
+        self._recent.clear()
+
     def close(self) -> None:
         """End all subscriptions and long polls: the server is about to stop."""
         self._closed = True

@@ -81,9 +81,12 @@ async def post_frame(
     """
     frame = await read_frame(request, camera=camera)
     await gateway.sink.accept(frame)
-    answer = await wait_for_answer(request, gateway.feed, frame.request_id, wait)
-    headers = {"Location": location_of(frame.request_id)}
+    request_id = frame.request_id
+    # A long poll must not keep the picture in memory.
+    del frame
+    answer = await wait_for_answer(request, gateway.feed, request_id, wait)
+    headers = {"Location": location_of(request_id)}
     if answer is not None:
         return Response(answer.to_bytes(), media_type="application/json", headers=headers)
-    accepted = Accepted(request_id=frame.request_id, location=headers["Location"])
+    accepted = Accepted(request_id=request_id, location=headers["Location"])
     return JSONResponse(accepted.model_dump(), 202, headers=headers)

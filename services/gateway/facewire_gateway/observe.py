@@ -56,7 +56,7 @@ def _add_headers(headers: MutableHeaders, request_id: str) -> None:
     headers["Content-Security-Policy"] = _POLICY
     headers["Referrer-Policy"] = "no-referrer"
     headers.setdefault("Cache-Control", "no-store")
-    if request_id.isascii():
+    if request_id.isascii() and request_id.isprintable():
         headers["X-Request-Id"] = request_id
 
 

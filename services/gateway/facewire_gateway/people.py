@@ -50,6 +50,7 @@ async def delete_person(gateway: Parts, person: Person) -> dict[str, str | int]:
     """Delete a person, every face of hers or his, and the name from the history."""
     faces = await gateway.gallery.delete_person(person)
     results = await gateway.results.forget_person(person)
+    gateway.feed.forget()
     if not faces and not results:
         raise _not_enrolled(person)
     return {"person": person, "faces_deleted": faces, "results_anonymised": results}

@@ -44,10 +44,10 @@ async def mark_lost(settings: GatewaySettings, results: ResultStore, feed: Feed,
     """Answer every request that was received before the answer deadline and is still pending with `failed: lost`."""
     before = now() - timedelta(seconds=settings.answer_deadline_seconds)
     while overdue := await results.overdue(before, _BATCH):
-        await settle([_lost(result, settings) for result in overdue], results, feed, publish)
-        metrics.LOST.inc(len(overdue))
-        log.error("requests_lost", count=len(overdue), request_ids=[result.request_id for result in overdue[:10]])
-        if len(overdue) < _BATCH:
+        lost = await settle([_lost(result, settings) for result in overdue], results, feed, publish)
+        metrics.LOST.inc(lost)
+        log.error("requests_lost", count=lost, request_ids=[result.request_id for result in overdue[:10]])
+        if lost < _BATCH:
             return
 
 
