@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -144,21 +144,24 @@ class _Parts:
     kept: _Kept
     cameras: MqttConnection
     publisher: ResultPublisher
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
     async def running(self, broker: EmbeddedBroker) -> AsyncIterator[System]:
         keys = _keys(self.settings)
         listener = listen(self.settings, keys_required=keys.required)
         http_url = url_of(listener, self.settings)
-        stop, stopped = asyncio.Event(), asyncio.Event()
-        async with background(self._run(keys, listener, stop, stopped), name="facewire"):
+        async with background(self._run(keys, listener), name="facewire"):
             try:
-                yield System(http_url, broker.host, broker.port, self.settings.data_dir, stop)
+                await self.started.wait()
+                yield System(http_url, broker.host, broker.port, self.settings.data_dir, self.stop)
             finally:
-                stop.set()
-                await stopped.wait()
+                self.stop.set()
+                await self.stopped.wait()
 
-    async def _run(self, keys: KeyRing, listener: socket.socket, stop: asyncio.Event, stopped: asyncio.Event) -> None:
+    async def _run(self, keys: KeyRing, listener: socket.socket) -> None:
         """Run the tasks; at the stop let the workers end first, so that their last answers are still stored."""
         kept, publisher = self.kept, self.publisher
         feed = Feed(kept.results)
@@ -169,18 +172,20 @@ class _Parts:
                 drain = drain_responses(kept.responses, kept.results, feed, publisher, worked)
                 draining = tasks.create_task(drain, name="drain")
                 tasks.create_task(sweep(self.settings, kept.results, feed, publisher, worked), name="sweep")
-                await asyncio.wait(self._start_workers(tasks, keys, feed, listener, stop))
+                workers = self._start_workers(tasks, keys, feed, listener)
+                self.started.set()
+                await asyncio.wait(workers)
                 worked.set()
                 await draining
                 await self._flush()
                 publish.cancel()
         finally:
-            stopped.set()
+            self.stopped.set()
 
     def _start_workers(
-        self, tasks: asyncio.TaskGroup, keys: KeyRing, feed: Feed, listener: socket.socket, stop: asyncio.Event
+        self, tasks: asyncio.TaskGroup, keys: KeyRing, feed: Feed, listener: socket.socket
     ) -> list["asyncio.Task[None]"]:
-        settings, kept = self.settings, self.kept
+        settings, kept, stop = self.settings, self.kept, self.stop
         intake = Intake(kept.inbox, kept.responses)
         app = create_app(
             settings,

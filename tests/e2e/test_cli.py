@@ -1,0 +1,256 @@
+"""The command line as people use it: over the running system, and where it must refuse."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from facewire_standalone.child import Child, running_child
+
+FACEWIRE = (sys.executable, "-m", "facewire_standalone")
+
+
+def facewire(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [*FACEWIRE, *map(str, arguments)]
+    variables = {**os.environ, "COLUMNS": "160", **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=variables)
+
+
+def one_line(text: str) -> str:
+    assert text.endswith("\n")
+    (line,) = text.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """Run a system whose gallery is this module's own."""
+    with running_child(tmp_path_factory.mktemp("cli") / "data") as child:
+        yield child
+
+
+def data_of(child: Child) -> Path:
+    return child.log.parent
+
+
+def mqtt_of(child: Child) -> tuple[str, ...]:
+    return ("--mqtt", "--mqtt-host", child.mqtt_host, "--mqtt-port", str(child.mqtt_port))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "{'onnxruntime', 'cv2', 'numpy', 'PIL', 'fastapi', 'httpx', 'pydantic', 'aiomqtt'}"
+    program = f"import sys, facewire_standalone.cli; print(sorted({heavy} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"
+    helped = facewire("--help")
+    assert helped.returncode == 0
+    for command in ("up", "enroll", "gallery", "send", "recognize", "watch", "models", "keys", "demo", "version"):
+        assert f" {command} " in helped.stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert facewire("version").stdout.startswith("facewire 0.")
+
+
+def test_enrol_send_recognise(own: Child, tmp_path: Path, samples: Path) -> None:
+    """Follow a person through all commands; the second one has a picture without a face only."""
+    for person, file in (("Eileen Collins", "eileen_collins.jpg"), ("A Cat", "cat.jpg")):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        shutil.copy(samples / file, tmp_path / "people" / person)
+    her, another = samples / "eileen_collins.jpg", samples / "grace_hopper.jpg"
+
+    enrolled = facewire("enroll", tmp_path / "people", "--url", own.http_url)
+    assert enrolled.returncode == 1
+    assert "no_face" in enrolled.stdout
+    assert "1 of 2 pictures enrolled, 1 of 2 people" in enrolled.stdout
+    assert "nobody enrolled as: A Cat" in enrolled.stdout
+
+    for way in (("--http", "--url", own.http_url), mqtt_of(own)):
+        sent = facewire("send", her, another, *way)
+        assert sent.returncode == 0, sent.stderr
+        answers = dict(line.split(": ", 1) for line in sent.stdout.splitlines())
+        assert answers["eileen_collins.jpg"].startswith("Eileen Collins  similarity ")
+        assert answers["grace_hopper.jpg"].startswith("Unknown  similarity ")
+        assert "below_threshold" in answers["grace_hopper.jpg"]
+
+    offline = facewire("recognize", her, another, "--json", "--data", data_of(own))
+    assert offline.returncode == 0, offline.stderr
+    first, second = map(json.loads, offline.stdout.splitlines())
+    assert (first["result"], second["result"]) == ("Eileen Collins", "Unknown")
+    assert first["faces"][0]["similarity"] > second["faces"][0]["similarity"]
+
+    listed = facewire("gallery", "list", "--data", data_of(own))
+    assert "Eileen Collins" in listed.stdout
+    exported = facewire("gallery", "export", tmp_path / "out.npz", "--data", data_of(own))
+    assert "1 faces of 1 people exported" in exported.stdout
+
+
+def test_a_gallery_that_is_imported_is_seen_by_the_running_system(own: Child, tmp_path: Path, samples: Path) -> None:
+    with running_child(tmp_path / "other") as other:
+        (tmp_path / "people" / "Grace").mkdir(parents=True)
+        shutil.copy(samples / "grace_hopper.jpg", tmp_path / "people" / "Grace")
+        assert facewire("enroll", tmp_path / "people", "--url", other.http_url).returncode == 0
+        assert facewire("gallery", "export", tmp_path / "grace.npz", "--data", data_of(other)).returncode == 0
+    imported = facewire("gallery", "import", tmp_path / "grace.npz", "--data", data_of(own))
+    assert "1 faces of 1 people imported" in imported.stdout
+    # The recognizer looks every second.
+    threading.Event().wait(2.0)
+    sent = facewire("send", samples / "grace_hopper.jpg", "--url", own.http_url)
+    assert sent.stdout.startswith("grace_hopper.jpg: Grace ")
+
+
+def test_sending_without_waiting(own: Child, samples: Path) -> None:
+    for way in (("--http", "--url", own.http_url), mqtt_of(own)):
+        sent = facewire("send", samples / "cat.jpg", "--no-wait", *way)
+        assert sent.returncode == 0
+        request_id = one_line(sent.stdout).rpartition(" ")[2]
+        answer = httpx.get(f"{own.http_url}/v1/results/{request_id}", params={"wait": 30}, timeout=40)
+        assert answer.json()["result"] == "No-Face"
+
+
+def test_what_is_no_picture_fails_alone(own: Child, tmp_path: Path, samples: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    sent = facewire("send", tmp_path / "text.jpg", samples / "cat.jpg", "--url", own.http_url)
+    assert sent.returncode == 1
+    assert "text.jpg: client: not_an_image" in sent.stdout
+    assert "cat.jpg: No-Face" in sent.stdout
+    published = facewire("send", tmp_path / "text.jpg", samples / "cat.jpg", *mqtt_of(own))
+    assert published.returncode == 1
+    assert "text.jpg: Failed" in published.stdout
+    offline = facewire("recognize", tmp_path / "text.jpg", tmp_path / "absent.jpg", "--data", tmp_path / "none")
+    assert offline.returncode == 1
+    assert "not_an_image" in offline.stdout
+    assert "No such file" in offline.stdout
+    assert not (tmp_path / "none").exists()
+
+
+def test_watching_shows_results_and_ends_with_ctrl_c(own: Child, samples: Path, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    with shown.open("w") as output:
+        command = [*FACEWIRE, "watch", "--url", own.http_url]
+        watcher = subprocess.Popen(command, stdout=output, env={**os.environ, "COLUMNS": "160", "FORCE_COLOR": "1"})
+    try:
+        wait_for(shown, "watching")
+        assert facewire("send", samples / "cat.jpg", "--url", own.http_url, "--camera", "porch").returncode == 0
+        wait_for(shown, "porch")
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(20) == 0
+    finally:
+        watcher.kill()
+        watcher.wait()
+
+
+def wait_for(file: Path, word: str) -> None:
+    for _ in range(300):
+        if word in file.read_text():
+            return
+        threading.Event().wait(0.1)
+    pytest.fail(f"no {word!r} in {file.read_text()!r}")
+
+
+def test_keys_are_made_listed_asked_for_and_removed(tmp_path: Path, samples: Path) -> None:
+    data = tmp_path / "data"
+    made = {role: facewire("keys", "add", f"my {role}", "--role", role, "--data", data) for role in ("ingest", "admin")}
+    keys = {role: one_line(done.stdout) for role, done in made.items()}
+    again = facewire("keys", "add", "my admin", "--role", "admin", "--data", data)
+    assert (again.returncode, "key_exists" in again.stderr) == (2, True)
+    listed = facewire("keys", "list", "--data", data).stdout
+    assert "my ingest" in listed
+    assert not any(key in listed for key in keys.values())
+    with running_child(data) as child:
+        cat = samples / "cat.jpg"
+        refused = facewire("send", cat, "--url", child.http_url)
+        assert (refused.returncode, "missing_key" in one_line(refused.stderr)) == (1, True)
+        assert facewire("send", cat, "--url", child.http_url, FACEWIRE_KEY=keys["ingest"]).returncode == 0
+        (tmp_path / "people" / "Ada").mkdir(parents=True)
+        shutil.copy(samples / "eileen_collins.jpg", tmp_path / "people" / "Ada")
+        people = ("enroll", tmp_path / "people", "--url", child.http_url, "--key")
+        assert "missing_role" in one_line(facewire(*people, keys["ingest"]).stderr)
+        assert facewire(*people, keys["admin"]).returncode == 0
+        assert facewire("keys", "remove", "my ingest", "--data", data).returncode == 0
+        gone = facewire("send", cat, "--url", child.http_url, "--key", keys["ingest"])
+        assert "unknown_key" in one_line(gone.stderr)
+    assert facewire("keys", "remove", "my ingest", "--data", data).returncode == 2
+
+
+def test_models_are_listed_and_a_pull_without_a_network_says_what_to_do(tmp_path: Path) -> None:
+    listed = facewire("models", "list")
+    assert listed.returncode == 0
+    for embedder in ("dlib-resnet29", "facenet-vggface2", "sface"):
+        assert embedder in listed.stdout
+    blocked = {"HTTPS_PROXY": "http://127.0.0.1:9", "FACEWIRE_MODELS_DIR": str(tmp_path)}
+    pulled = facewire("models", "pull", "sface", **blocked)
+    assert pulled.returncode == 1
+    assert "facewire models pull sface --from FILE" in one_line(pulled.stderr)
+    assert facewire("models", "pull", "nobody").returncode == 2
+
+
+class TestUp:
+    """How `facewire up` refuses and how it ends."""
+
+    @staticmethod
+    def refused(*arguments: str | Path) -> str:
+        done = facewire("up", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        return done.stderr
+
+    def test_a_taken_port(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            said = self.refused("--data", tmp_path, "--port", port, "--mqtt-port", "0").splitlines()[-1]
+            assert "cannot listen on 127.0.0.1:" + port in said
+            said = one_line(self.refused("--data", tmp_path, "--port", "0", "--mqtt-port", port))
+            assert "cannot listen on 127.0.0.1:" + port in said
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert "cannot be written" in one_line(self.refused("--data", tmp_path / "file"))
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("--port", "70000"), "port: Input should be less than or equal to 65535"),
+            (("--embedder", "nobody"), "there is no embedder 'nobody'"),
+            (("--embedder", "sface"), "facewire models pull sface"),
+            (("--host", "192.0.2.1"), "facewire keys add"),
+            (("--mqtt-host", "192.0.2.1", "--port", "0"), "mqtt_host"),
+        ],
+    )
+    def test_a_wrong_setting(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+    ) -> None:
+        monkeypatch.setenv("FACEWIRE_MODELS_DIR", str(tmp_path))
+        monkeypatch.setenv("FACEWIRE_LOG_LEVEL", "error")
+        monkeypatch.setenv("FACEWIRE_MQTT_PORT", "0")
+        assert words in one_line(self.refused("--data", tmp_path / "data", *arguments))
+
+    def test_a_wrong_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FACEWIRE_MIN_FACE_SIZE", "3")
+        assert "min_face_size: Input should be greater than or equal to 12" in one_line(
+            self.refused("--data", tmp_path)
+        )
+
+    def test_a_folder_that_is_served_already(self, own: Child) -> None:
+        said = one_line(self.refused("--data", data_of(own)))
+        assert f"is served by process {own.process.pid}" in said
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_it_well(self, tmp_path: Path, samples: Path, number: signal.Signals) -> None:
+        with running_child(tmp_path / "data") as child:
+            pictures = [samples / "eileen_collins.jpg"] * 5
+            assert facewire("send", *pictures, "--no-wait", "--url", child.http_url).returncode == 0
+            child.process.send_signal(number)
+            assert child.process.wait(20) == 0
+        assert not any('"level": "error"' in line or "Traceback" in line for line in child.log.read_text().splitlines())
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(child.http_url)

@@ -1,0 +1,159 @@
+"""The whole system in this process: it starts, answers, stops without a trace, and says what stands against it."""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from facewire.errors import FacewireError, ModelError, SettingsError, StoreError
+from facewire.settings import MqttSettings
+from facewire_standalone.camera import Camera
+from facewire_standalone.client import Client, Picture
+from facewire_standalone.settings import StandaloneSettings
+from facewire_standalone.system import System, running_system
+
+PASSWORD = "secret"  # noqa: S105 - of a broker that lives for a second
+ANYWHERE = "0.0.0.0"  # noqa: S104 - refused, or bound with passwords
+
+
+def settings_for(folder: Path, **given: object) -> StandaloneSettings:
+    return StandaloneSettings.read(**{"data_dir": folder, "port": 0, "mqtt_port": 0, **given})
+
+
+@pytest.fixture
+def portrait(samples: Path) -> Picture:
+    return Picture.read(samples / "eileen_collins.jpg")
+
+
+def port_of(system: System) -> int:
+    return httpx.URL(system.http_url).port or 0
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def own_tasks() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks()}
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path.iterdir would need one itself
+
+
+async def ask_over_both_ways(system: System, portrait: Picture, turn: int) -> None:
+    settings = MqttSettings.read(mqtt_host=system.mqtt_host, mqtt_port=system.mqtt_port)
+    async with asyncio.timeout(30), Client.open(system.http_url) as client, Camera.open(settings, "door") as camera:
+        await client.submit(portrait, request_id=f"http-{turn}")
+        answer = await client.result(f"http-{turn}")
+        assert answer is not None
+        assert len(answer.faces) == 1
+        await camera.send(portrait, f"mqtt-{turn}")
+        assert (await anext(camera.answers())).request_id == f"mqtt-{turn}"
+
+
+async def test_three_times_in_one_process_without_a_trace(tmp_path: Path, portrait: Picture) -> None:
+    before = own_tasks()
+    files: list[int] = []
+    for turn in range(3):
+        async with running_system(settings_for(tmp_path)) as system:
+            assert {"recognizer", "detector", "intake", "gateway", "drain", "sweep", "publisher"} <= own_tasks()
+            await ask_over_both_ways(system, portrait, turn)
+            async with Client.open(system.http_url) as client:
+                earlier = await client.result("http-0", wait=0)
+            assert earlier is not None, "answers outlive a restart"
+        assert own_tasks() == before
+        assert refuses(port_of(system))
+        assert refuses(system.mqtt_port)
+        files.append(open_files())
+    assert files[2] == files[1]
+    names = {thread.name for thread in threading.enumerate()}
+    assert not any(name.startswith(("sqlite", "detect", "recognize")) for name in names), names
+
+
+async def test_everything_is_named_by_readyz_and_measured(tmp_path: Path) -> None:
+    async with running_system(settings_for(tmp_path)) as system, httpx.AsyncClient(base_url=system.http_url) as http:
+        ready = await http.get("/readyz")
+        assert (ready.status_code, ready.json()["dependencies"]) == (200, {"database": "ready", "mqtt": "ready"})
+        metrics = (await http.get("/metrics")).text
+    for queue in ("inbox", "requests", "responses"):
+        assert f'queue="{queue}"' in metrics
+
+
+async def test_a_frame_in_the_inbox_is_finished_after_the_stop_event(tmp_path: Path, portrait: Picture) -> None:
+    async with running_system(settings_for(tmp_path, drain_seconds=20)) as system:
+        async with Client.open(system.http_url) as client:
+            for number in range(3):
+                await client.submit(portrait, request_id=str(number))
+        system.stop.set()
+    async with running_system(settings_for(tmp_path)) as system, Client.open(system.http_url) as client:
+        answers = [await client.result(str(number)) for number in range(3)]
+    assert all(answer is not None and answer.status == "done" for answer in answers)
+
+
+async def refusal(settings: StandaloneSettings) -> FacewireError:
+    with pytest.raises(FacewireError) as caught:
+        async with running_system(settings):
+            pytest.fail("it started")
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("setting", ["port", "mqtt_port"])
+async def test_a_taken_port_is_named(tmp_path: Path, taken_port: int, setting: str) -> None:
+    before = own_tasks()
+    error = await refusal(settings_for(tmp_path, **{setting: taken_port}))
+    assert isinstance(error, SettingsError)
+    assert (error.code, str(taken_port) in error.detail) == (setting, True)
+    assert own_tasks() == before
+
+
+async def test_two_do_not_serve_one_folder(tmp_path: Path) -> None:
+    async with running_system(settings_for(tmp_path)):
+        assert "is served by process" in (await refusal(settings_for(tmp_path))).detail
+
+
+async def test_an_unknown_embedder_and_one_that_is_not_here(tmp_path: Path) -> None:
+    unknown = await refusal(settings_for(tmp_path, embedder="nobody"))
+    assert isinstance(unknown, ModelError)
+    missing = await refusal(settings_for(tmp_path, embedder="sface", models_dir=tmp_path))
+    assert "facewire models pull sface" in missing.detail
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "facewire.db").write_bytes(b"no database at all" * 1000)
+    assert isinstance(await refusal(settings_for(tmp_path)), StoreError)
+
+
+async def test_beyond_loopback_only_with_keys_and_passwords(tmp_path: Path) -> None:
+    assert (await refusal(settings_for(tmp_path, host=ANYWHERE))).code == "host"
+    assert (await refusal(settings_for(tmp_path, mqtt_host=ANYWHERE))).code == "mqtt_host"
+
+
+async def test_with_keys_and_passwords(tmp_path: Path, portrait: Picture) -> None:
+    (tmp_path / "users").write_text(f"camera:{PASSWORD}\n")
+    (tmp_path / "users").chmod(0o600)
+    settings = settings_for(tmp_path, mqtt_host=ANYWHERE, mqtt_password_file=tmp_path / "users")
+    async with running_system(settings) as system:
+        known = MqttSettings.read(
+            mqtt_host="127.0.0.1", mqtt_port=system.mqtt_port, mqtt_username="camera", mqtt_password=PASSWORD
+        )
+        async with asyncio.timeout(30), Camera.open(known, "door") as camera:
+            await camera.send(portrait, "with-password")
+            assert (await anext(camera.answers())).status == "done"
+        stranger = MqttSettings.read(mqtt_host="127.0.0.1", mqtt_port=system.mqtt_port)
+        with pytest.raises(FacewireError, match="no connection"):
+            async with Camera.open(stranger, "door"):
+                pytest.fail("let in without a password")
