@@ -168,16 +168,16 @@ async def test_signals_to_the_whole_group_leave_it_running_for_the_drain() -> No
 
 
 async def test_its_memory_stays_bounded_while_nobody_reads_and_the_loss_is_logged() -> None:
-    """400 MB of frames for a consumer that is away: the newest 128 MiB are kept, and whoever was away is told."""
-    async with asyncio.timeout(60), embedded_broker(port=0) as broker:
+    """200 MB of frames for a consumer that is away: the newest 32 MiB are kept, and the loss is logged."""
+    async with asyncio.timeout(60), embedded_broker(port=0, backlog_bytes=32 * 1024 * 1024) as broker:
         settings = MqttSettings.read(mqtt_port=broker.port)
         async with MqttConnection.open(settings, identifier="detector", subscriptions=["clients/+"]) as frames:
             await frames.wait_connected()
         async with MqttConnection.open(settings) as camera:
             await camera.wait_connected()
             frame = bytes(1_000_000)
-            await asyncio.gather(*(camera.publish("clients/door", frame) for _ in range(400)))
-        assert resident_bytes(broker.pid) < 300 * 1024 * 1024
+            await asyncio.gather(*(camera.publish("clients/door", frame) for _ in range(200)))
+        assert resident_bytes(broker.pid) < 120 * 1024 * 1024
         with structlog.testing.capture_logs() as lines:
             async with MqttConnection.open(settings, identifier="detector", subscriptions=["clients/+"]):
                 await until(lambda: any("dropped the oldest" in line["event"] for line in lines))

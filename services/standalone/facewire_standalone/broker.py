@@ -1,6 +1,6 @@
 """The embedded MQTT broker: rumqttd (from the package iotcore), MQTT 3.1.1, in a child process, kept in memory only.
 
-What it holds is bounded per topic filter that somebody has ever subscribed to: the newest FRAMES_LOG_BYTES of
+What it holds is bounded per topic filter that somebody has ever subscribed to: the newest `backlog_bytes` of
 `clients/+`, the newest OTHER_LOG_BYTES of any other filter, in segments, read or not. A subscriber that falls behind
 further than that loses the oldest messages, although their publishers have their PUBACK; that is logged, and it is why
 nobody here stops reading. A payload over the limit resets its connection, with no reason given. A restart forgets
@@ -29,7 +29,7 @@ from facewire.errors import SettingsError
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 #: Kept of `clients/+`: 1,300 frames of 100 kB, seconds of what one machine takes in. It costs up to 1.5 times as much
 #: memory, which is never given back.
-FRAMES_LOG_BYTES = 128 * 1024 * 1024
+BACKLOG_BYTES = 128 * 1024 * 1024
 #: Kept of any other filter, such as `clients/+/results`.
 OTHER_LOG_BYTES = 8 * 1024 * 1024
 START_SECONDS = 10.0
@@ -59,6 +59,7 @@ async def embedded_broker(
     port: int = 1883,
     *,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    backlog_bytes: int = BACKLOG_BYTES,
     password_file: Path | None = None,
 ) -> AsyncIterator[EmbeddedBroker]:
     """Run a broker for as long as the block lasts; it accepts connections when the block starts.
@@ -75,7 +76,7 @@ async def embedded_broker(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facewire-broker-")))
         config = folder / "rumqttd.toml"
         config.touch(mode=0o600)
-        config.write_text(_configuration(address, max_payload_bytes, users), encoding="utf-8")
+        config.write_text(_configuration(address, max_payload_bytes, backlog_bytes, users), encoding="utf-8")
         process = await _start(config, address)
         keeper = _Keeper(config, address, process)
         try:
@@ -130,7 +131,9 @@ def _reserve(host: str, port: int, *, loopback_only: bool) -> socket.socket:
     return place
 
 
-def _configuration(address: tuple[str, int], max_payload_bytes: int, users: Mapping[str, str]) -> str:
+def _configuration(
+    address: tuple[str, int], max_payload_bytes: int, backlog_bytes: int, users: Mapping[str, str]
+) -> str:
     """Return rumqttd's TOML."""
     host, port = address[:2]
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -143,7 +146,7 @@ def _configuration(address: tuple[str, int], max_payload_bytes: int, users: Mapp
         f"max_segment_size = {OTHER_LOG_BYTES // _SEGMENTS}",
         f"max_segment_count = {_SEGMENTS}",
         '[router.custom_segment."clients/+"]',
-        f"max_segment_size = {FRAMES_LOG_BYTES // _SEGMENTS}",
+        f"max_segment_size = {backlog_bytes // _SEGMENTS}",
         f"max_segment_count = {_SEGMENTS}",
         "[v4.mqtt]",
         'name = "mqtt"',
@@ -217,7 +220,7 @@ async def _log_output(process: asyncio.subprocess.Process) -> None:
         return
     async for line in process.stderr:
         if _LOST in line:
-            _log.warning("the MQTT broker dropped the oldest messages of a slow subscriber", limit=FRAMES_LOG_BYTES)
+            _log.warning("the MQTT broker dropped the oldest messages of a slow subscriber")
         else:
             _log.warning("the MQTT broker says", line=line.decode(errors="replace").rstrip())
 
