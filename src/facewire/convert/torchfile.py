@@ -6,10 +6,12 @@ Formats: the zip archive of torch 1.6 and later, the older stream of pickles, an
 
 import io
 import math
+import struct
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,18 @@ __all__ = ["TorchFileError", "UnsafePickleError", "is_torchscript", "load", "loa
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP_SIGNATURE = b"PK\x03\x04"
+# What zipfile raises on damaged archives, seen in fuzzing.
+_ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 _MAX_DIMENSIONS = 32
 _SCRIPT_PREFIX = "__torch__."
 
@@ -75,11 +89,14 @@ def load(source: Path | bytes) -> object:
 
 
 def is_torchscript(source: Path | bytes) -> bool:
-    """Tell whether the file is a zip archive with TorchScript's constants, thus for `load_torchscript_state`."""
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    if not zipfile.is_zipfile(stream):
+    """Tell whether the file is a zip archive with TorchScript's constants, thus for `load_torchscript_state`.
+
+    Raises `TorchFileError` for a broken archive, and `OSError` if the file cannot be read.
+    """
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    if not data.startswith(_ZIP_SIGNATURE):
         return False
-    with zipfile.ZipFile(stream) as archive:
+    with _open_archive(data) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
@@ -131,17 +148,23 @@ class _Budget:
         return count * dtype.itemsize
 
 
-def _load_archive(data: bytes, find_global: Callable[[str], object]) -> object:
+@contextmanager
+def _open_archive(data: bytes) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
-            if len(names) != 1:
-                raise TorchFileError("not_a_torch_file", f"the archive has {len(names)} entries data.pkl, not one")
-            reader = _ArchiveReader(archive, names[0].removesuffix("data.pkl"), _Budget(len(data)))
-            pickle = io.BytesIO(reader.member("data.pkl"))
-            return load_pickle(pickle, find_global, reader.storage)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            yield archive
+    except _ZIP_DAMAGE as error:
         raise TorchFileError("broken_torch_file", f"the archive is broken: {error}") from error
+
+
+def _load_archive(data: bytes, find_global: Callable[[str], object]) -> object:
+    with _open_archive(data) as archive:
+        names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(names) != 1:
+            raise TorchFileError("not_a_torch_file", f"the archive has {len(names)} entries data.pkl, not one")
+        reader = _ArchiveReader(archive, names[0].removesuffix("data.pkl"), _Budget(len(data)))
+        pickle = io.BytesIO(reader.member("data.pkl"))
+        return load_pickle(pickle, find_global, reader.storage)
 
 
 class _ArchiveReader:
