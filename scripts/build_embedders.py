@@ -32,8 +32,9 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
 
-from facewire.convert.dlib import build_resnet29, read_resnet29
+from facewire.convert.dlib import SIZE, build_resnet29, read_resnet29
 from facewire.vision.alignment import align
+from facewire.vision.embedder import look
 from facewire.vision.models import find_spec, load_detector
 
 WEIGHTS_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
@@ -43,8 +44,8 @@ BATCH = 8
 
 
 class _Faces(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    def __init__(self, chips: NDArray[np.uint8]) -> None:
-        self._batches: Iterator[NDArray[np.uint8]] = iter(np.array_split(chips, max(1, len(chips) // BATCH)))
+    def __init__(self, pictures: NDArray[np.uint8]) -> None:
+        self._batches: Iterator[NDArray[np.uint8]] = iter(np.array_split(pictures, max(1, len(pictures) // BATCH)))
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch, None behind the last."""
@@ -52,8 +53,8 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no
         return None if batch is None else {"input": np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32)}
 
 
-def calibration_chips(lfw: Path) -> NDArray[np.uint8]:
-    """Return aligned faces, uint8 (n, 150, 150, 3), evenly taken from fold 1 and every other one mirrored."""
+def calibration_pictures(lfw: Path) -> NDArray[np.uint8]:
+    """Return the network's inputs, uint8 (n, 150, 150, 3), of faces evenly taken from fold 1, in both views."""
     with (lfw / "pairs.csv").open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["fold"] == CALIBRATION_FOLD]
     files = sorted({row[key] for row in rows for key in ("file_a", "file_b")})
@@ -62,13 +63,12 @@ def calibration_chips(lfw: Path) -> NDArray[np.uint8]:
     for file in files[:: max(1, len(files) // CALIBRATION_FACES)]:
         image = np.asarray(Image.open(lfw / file).convert("RGB"))
         faces = detector(image)
-        if len(faces.boxes):
+        if len(faces):
             chips.append(align(image, faces.boxes[0], faces.landmarks[0], spec))
-    chips[1::2] = [chip[:, ::-1] for chip in chips[1::2]]
-    return np.stack(chips)
+    return np.concatenate([look(np.stack(chips[i::2]), view, SIZE) for i, view in enumerate(spec.views)])
 
 
-def quantise(fp32: Path, int8: Path, chips: NDArray[np.uint8]) -> None:
+def quantise(fp32: Path, int8: Path, pictures: NDArray[np.uint8]) -> None:
     """Write `fp32` with 8-bit activations and 7-bit weights.
 
     Kernels for x86 processors without VNNI add two products of an unsigned and a signed byte in 16 bits, which
@@ -81,7 +81,7 @@ def quantise(fp32: Path, int8: Path, chips: NDArray[np.uint8]) -> None:
         quantize_static(
             str(prepared),
             str(int8),
-            _Faces(chips),
+            _Faces(pictures),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -111,7 +111,7 @@ def main() -> None:
     build_resnet29(read_resnet29(arguments.weights), arguments.fp32)
     _report(arguments.fp32)
     if arguments.lfw:
-        quantise(arguments.fp32, arguments.int8, calibration_chips(arguments.lfw))
+        quantise(arguments.fp32, arguments.int8, calibration_pictures(arguments.lfw))
         _report(arguments.int8)
 
 

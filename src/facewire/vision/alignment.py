@@ -10,22 +10,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facewire.errors import RecognizeError
-from facewire.vision.embedder import Alignment, EmbedderSpec
+from facewire.vision.embedder import EmbedderSpec
 
 Array = NDArray[np.float64]
 
-#: Mean positions of both eyes' centres, the nose and the mouth corners in dlib's 150 px chip with padding 0.25.
+#: Mean places of both eyes' centres, the nose and the mouth corners in dlib's chips, as it crops its training pictures.
 _DLIB = np.array(
     [[0.225492, 0.215990], [0.754761, 0.215990], [0.490127, 0.515625], [0.254149, 0.780233], [0.726104, 0.780233]]
 )
-_DLIB_PADDING = 0.25
-#: The same points in the 112 px chip of ArcFace (Deng et al. 2019), which OpenCV's FaceRecognizerSF uses for SFace.
-_ARCFACE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
-_ARCFACE_SIZE = 112
-#: Mean places of the landmarks in MTCNN's boxes, as fractions of width and height: measured on LFW fold 1, symmetric.
-_IN_BOX = np.array([[0.276, 0.384], [0.724, 0.384], [0.5, 0.58], [0.302, 0.754], [0.698, 0.754]])
+#: Where the eyes, the nose and the mouth corners go in a chip. `dlib_chip` (160 px): dlib's chip of 150 px with padding
+#: 0.25, which is 25 + 100 * place, 1.05 times as large, with room for the two views; both were chosen on LFW fold 1.
+#: `arcface_chip` (112 px): Deng et al., "ArcFace" (2019), as OpenCV's FaceRecognizerSF uses it for SFace.
+_TEMPLATES = {
+    "dlib_chip": np.array([27.5, 28.5]) + 105 * _DLIB,
+    "arcface_chip": np.array(
+        [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    ),
+}
 #: FaceNet's margin in pixels of a 160 px input: facenet_pytorch.extract_face.
 _BOX_MARGIN = 14
 #: Landmarks whose spread (standard deviation, in pixels) is below this are no face.
@@ -33,32 +34,22 @@ _LEAST_SPREAD = 1.0
 
 
 def align(
-    image: NDArray[np.uint8], box: NDArray[Any] | None, landmarks: NDArray[Any] | None, spec: EmbedderSpec
+    image: NDArray[np.uint8], box: NDArray[Any], landmarks: NDArray[Any], spec: EmbedderSpec
 ) -> NDArray[np.uint8]:
     """Return the face as RGB uint8 (spec.size, spec.size, 3), as the embedder of `spec` wants it.
 
     `image` is RGB uint8 (h, w, 3), usually a face crop; `box` is x1, y1, x2, y2 and `landmarks` (5, 2) are left eye,
-    right eye, nose, left and right mouth corner, all in pixels of `image`. Without a box the whole image is the face;
-    without landmarks they are taken to be where they mostly are in a box, which is worse than having them.
+    right eye, nose, left and right mouth corner, all in pixels of `image`.
 
-    The chips are cut by the similarity that fits the landmarks to the template best; what lies outside of `image` is
-    its mirror image, which costs the embedding less than a black edge. `box_crop` uses the box alone, without
-    rotation, as facenet_pytorch.extract_face does on Pillow images. Raises RecognizeError with code `bad_landmarks`
-    or `bad_box`.
+    The chips are cut by the similarity that fits the template to the landmarks best. Beyond the edge of `image` they
+    repeat its outermost pixels: cut faces with black or mirrored edges resemble each other (docs/embedders.md).
+    `box_crop` uses the box alone, without rotation, as facenet_pytorch.extract_face does on Pillow images. Raises
+    RecognizeError with code `bad_landmarks` or `bad_box`.
     """
-    height, width = image.shape[:2]
-    corners = np.asarray((0, 0, width, height) if box is None else box, np.float64)
     if spec.alignment == "box_crop":
-        return _crop_box(image, corners, spec.size)
-    points = _IN_BOX * (corners[2:] - corners[:2]) + corners[:2] if landmarks is None else landmarks
-    return _cut_chip(image, similarity(template(spec.alignment, spec.size), np.asarray(points, np.float64)), spec.size)
-
-
-def template(alignment: Alignment, size: int) -> Array:
-    """Return the five landmarks' places, float64 (5, 2), in a chip of `size` pixels."""
-    if alignment == "dlib_chip":
-        return (_DLIB_PADDING + _DLIB) / (1 + 2 * _DLIB_PADDING) * size
-    return _ARCFACE * size / _ARCFACE_SIZE
+        return _crop_box(image, np.asarray(box, np.float64), spec.size)
+    to_image = similarity(_TEMPLATES[spec.alignment], np.asarray(landmarks, np.float64))
+    return _cut_chip(image, to_image, spec.size)
 
 
 def similarity(source: Array, target: Array) -> Array:
@@ -79,7 +70,7 @@ def similarity(source: Array, target: Array) -> Array:
 
 def _cut_chip(image: NDArray[np.uint8], to_image: Array, size: int) -> NDArray[np.uint8]:
     """Resample `image` at `to_image` of every pixel of the chip."""
-    picture, shift = _mirror_edges(image, to_image, size)
+    picture, shift = _extend(image, to_image, size)
     linear, offset = to_image[:, :2], to_image[:, 2] + shift
     shrink = max(1, int(np.hypot(*linear[:, 0])))
     if shrink > 1:  # bilinear sampling would skip pixels
@@ -93,15 +84,15 @@ def _cut_chip(image: NDArray[np.uint8], to_image: Array, size: int) -> NDArray[n
     return np.asarray(chip)
 
 
-def _mirror_edges(image: NDArray[np.uint8], to_image: Array, size: int) -> tuple[Image.Image, Array]:
-    """Return the picture, mirrored outwards as far as the chip reaches (at most its own size), and the shift of it."""
+def _extend(image: NDArray[np.uint8], to_image: Array, size: int) -> tuple[Image.Image, Array]:
+    """Return the picture, extended as far as the chip reaches but at most by its own size, and by how much it moved."""
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) @ to_image[:, :2].T + to_image[:, 2]
     extent = np.array([width, height])
     before = np.clip(np.ceil(1 - corners.min(0)), 0, extent).astype(int)
     after = np.clip(np.ceil(corners.max(0) - extent + 1), 0, extent).astype(int)
     if before.any() or after.any():
-        image = np.pad(image, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="symmetric")
+        image = np.pad(image, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
     return Image.fromarray(image), before.astype(np.float64)
 
 

@@ -17,14 +17,24 @@ _CHUNK = 16
 _TINY = 1e-12
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of the chip that the network looks at: its top left corner in pixels, and whether it is mirrored."""
+
+    left: int = 0
+    top: int = 0
+    mirrored: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderSpec:
     """What must be known of an embedder: where it comes from, what it takes, and when two faces count as one person.
 
-    `size` is the side of its square input in pixels. `threshold` is the least cosine similarity of a match, `margin`
-    the least lead over the best face of any other person. `flip` adds the mirrored face's embedding. `lfw` is the
-    accuracy on Labeled Faces in the Wild in per cent, as `lfw_source` says. `sha256` is that of the ONNX file, None
-    where the file is converted on this machine; `source_sha256` and `source_bytes` are those of the download.
+    `size` is the side of the square chip it takes, `input_size` that of the network's own input, both in pixels; the
+    embedding is the mean over the `views` of the chip. `threshold` is the least cosine similarity of a match, `margin`
+    the least lead over the best face of any other person. `lfw` is the accuracy on Labeled Faces in the Wild in per
+    cent, as `lfw_source` says. `sha256` is that of the ONNX file, None where the file is converted on this machine;
+    `source_sha256` and `source_bytes` are those of the file that holds the weights.
     """
 
     id: str
@@ -36,9 +46,10 @@ class EmbedderSpec:
     source_sha256: str
     source_bytes: int
     size: int
+    input_size: int
+    views: tuple[View, ...]
     alignment: Alignment
     dimension: int
-    flip: bool
     threshold: float
     margin: float
     lfw: float
@@ -60,14 +71,15 @@ class Embedder(Protocol):
 
 
 class OnnxEmbedder:
-    """An embedder run by ONNX Runtime; the graph takes RGB in 0..255, float32 (n, 3, size, size).
+    """An embedder run by ONNX Runtime; the graph takes RGB in 0..255, float32 (n, 3, input_size, input_size).
 
     Raises ModelError where the graph's input or output does not fit the spec.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, spec: EmbedderSpec) -> None:
         batch, *shape = session.get_inputs()[0].shape
-        found, expected = (shape, session.get_outputs()[0].shape[-1]), ([3, spec.size, spec.size], spec.dimension)
+        found = (shape, session.get_outputs()[0].shape[-1])
+        expected = ([3, spec.input_size, spec.input_size], spec.dimension)
         if found != expected:
             raise ModelError("broken", f"{spec.id} takes and gives {found}, must take and give {expected}")
         self._session = session
@@ -86,10 +98,9 @@ class OnnxEmbedder:
         if faces.shape != (len(faces), *expected) or faces.dtype != np.uint8:
             message = f"faces are {faces.dtype} {faces.shape}, must be uint8 (n, {', '.join(map(str, expected))})"
             raise ValueError(message)
-        if not self._spec.flip:
-            return unit(self._run(faces))
-        both = unit(self._run(np.concatenate([faces, faces[:, :, ::-1]])))
-        return unit(both[: len(faces)] + both[len(faces) :])
+        views = [look(faces, view, self._spec.input_size) for view in self._spec.views]
+        embeddings = unit(self._run(np.concatenate(views)))
+        return unit(embeddings.reshape(len(views), len(faces), -1).sum(0))
 
     def _run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         embeddings = np.empty((len(faces), self._spec.dimension), np.float32)
@@ -98,6 +109,12 @@ class OnnxEmbedder:
             pixels = np.ascontiguousarray(faces[chunk].transpose(0, 3, 1, 2), np.float32)
             (embeddings[chunk],) = self._session.run(None, {self._input: pixels})
         return embeddings
+
+
+def look(chips: NDArray[np.uint8], view: View, size: int) -> NDArray[np.uint8]:
+    """Return what a network with an input of `size` pixels sees of `chips`, uint8 (n, h, w, 3): (n, size, size, 3)."""
+    seen = chips[:, view.top : view.top + size, view.left : view.left + size]
+    return seen[:, :, ::-1] if view.mirrored else seen
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

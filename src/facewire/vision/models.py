@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facewire.errors import ModelError
-from facewire.vision.embedder import Embedder, EmbedderSpec, OnnxEmbedder
+from facewire.vision.embedder import Embedder, EmbedderSpec, OnnxEmbedder, View
 from facewire.vision.onnx_session import open_session
 
 if TYPE_CHECKING:
@@ -18,19 +18,20 @@ _SPECS = (
     EmbedderSpec(
         id="dlib-resnet29",
         file="dlib-resnet29.onnx",
-        sha256="6cf25a4ea3e5e2a3c82d720670677d9edbcaa85c0173e50ef303a578edfa083b",
+        sha256="3c186ee76bcbe0b71cae3b633de91bf71e000877831058a3f9a51be5b79fa20c",
         licence="CC0-1.0",
         commercial_use="yes: the weights are in the public domain",
         source="https://pypi.org/project/face_recognition_models/0.3.0/",
         source_sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
         source_bytes=22_466_066,
-        size=150,
+        size=160,
+        input_size=150,
+        views=(View(left=5, top=0), View(left=5, top=9, mirrored=True)),
         alignment="dlib_chip",
         dimension=128,
-        flip=True,
-        threshold=0.934,
+        threshold=0.94,
         margin=0.01,
-        lfw=98.8,
+        lfw=99.0,
         lfw_source="measured on fold 0, threshold from fold 1",
         note="Ships with the package, 8-bit. Threshold and margin are calibrated on LFW fold 1: docs/embedders.md.",
     ),
@@ -44,9 +45,10 @@ _SPECS = (
         source_sha256="281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
         source_bytes=111_898_327,
         size=160,
+        input_size=160,
+        views=(View(),),
         alignment="box_crop",
         dimension=512,
-        flip=False,
         threshold=0.73,
         margin=0.05,
         lfw=99.37,
@@ -69,9 +71,10 @@ _SPECS = (
         source_sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
         source_bytes=38_696_353,
         size=112,
+        input_size=112,
+        views=(View(),),
         alignment="arcface_chip",
         dimension=128,
-        flip=False,
         threshold=0.45,
         margin=0.05,
         lfw=99.40,
