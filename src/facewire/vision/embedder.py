@@ -100,7 +100,7 @@ class OnnxEmbedder:
             raise ValueError(message)
         views = [look(faces, view, self._spec.input_size) for view in self._spec.views]
         embeddings = unit(self._run(np.concatenate(views)))
-        return unit(embeddings.reshape(len(views), len(faces), -1).sum(0))
+        return unit(embeddings.reshape(len(views), len(faces), self._spec.dimension).sum(0))
 
     def _run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         embeddings = np.empty((len(faces), self._spec.dimension), np.float32)
