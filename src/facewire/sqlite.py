@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -69,6 +70,7 @@ class Database:
 
         Changes that wait together share one commit; one that raises is rolled back alone and its error raised here,
         an SQLite error as StoreError. A caller cancelled meanwhile does not know: the change may still be committed.
+        A change returns values or rows, never a cursor.
         """
         return await self._writer.call(change)
 
@@ -122,6 +124,22 @@ class _Call:
     future: asyncio.Future[Any]
     value: Any = None
     error: Exception | None = None
+
+    def work(self, connection: sqlite3.Connection) -> None:
+        self.value = self.run(connection)
+        if isinstance(self.value, sqlite3.Cursor):
+            # Let go in the caller's thread it would reset a statement that this thread may be running again.
+            self.value = None
+            message = "a cursor must not leave its thread: return rows"
+            raise TypeError(message)
+
+    def fail(self, connection: sqlite3.Connection, error: Exception) -> None:
+        """Hand the error over, without what the frames of its traceback hold: there may be cursors among it."""
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        self.error = explained(connection, error)
 
 
 _Calls = queue.Queue[_Call | None]
@@ -233,18 +251,18 @@ def _commit(connection: sqlite3.Connection, group: Sequence[_Call]) -> None:
     except Exception as error:  # noqa: BLE001 - handed to every caller of the group
         _roll_back(connection)
         for call in group:
-            call.error = explained(connection, error)
+            call.fail(connection, error)
 
 
 def _apply(connection: sqlite3.Connection, call: _Call) -> None:
     connection.execute("SAVEPOINT change")
     try:
-        call.value = call.run(connection)
+        call.work(connection)
     except Exception as error:
         if not connection.in_transaction:  # a full disk can end the whole transaction
             raise
         connection.execute("ROLLBACK TO change")
-        call.error = explained(connection, error)
+        call.fail(connection, error)
     connection.execute("RELEASE change")
 
 
@@ -270,9 +288,9 @@ def _serve_reads(connection: sqlite3.Connection, calls: _Calls, settle: _Settle)
     while (call := calls.get()) is not None:
         try:
             connection.execute("BEGIN")
-            call.value = call.run(connection)
+            call.work(connection)
         except Exception as error:  # noqa: BLE001 - handed to the caller
-            call.error = explained(connection, error)
+            call.fail(connection, error)
         _roll_back(connection)  # a view left open would keep the log from being cut back
         settle([call])
         del call

@@ -53,6 +53,16 @@ async def test_an_ended_lease_is_good_until_the_message_is_lent_again(queue: Sql
     assert await queue.receive(1, wait=0) == []
 
 
+async def test_an_ended_lease_is_over_once_the_message_is_lent_again(queue: SqliteQueue) -> None:
+    await queue.send([b"1"])
+    ended = await _receive_and_lose(queue)
+    (present,) = await queue.receive(1, wait=0)
+    await queue.acknowledge([ended])
+    assert (await queue.depth()).leased == 1
+    await queue.acknowledge([present])
+    assert (await queue.depth()).leased == 0
+
+
 async def test_a_message_lost_at_every_receive_goes_to_the_dead_letters(database: Database, queue: SqliteQueue) -> None:
     await queue.send([b"poison"])
     for _ in range(MAX_RECEIVES):

@@ -181,7 +181,10 @@ class SqliteQueue(Queue):
         connection.execute(undo, (self.name, token))
 
     async def _change_all(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        await self._write(lambda connection: connection.executemany(statement, rows))
+        def change(connection: sqlite3.Connection) -> None:
+            connection.executemany(statement, rows)
+
+        await self._write(change)
 
     async def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         with _as_queue_errors():
