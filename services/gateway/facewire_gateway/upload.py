@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import Any
 
 from fastapi import Request
+from PIL.Image import DecompressionBombError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -109,6 +110,10 @@ def check_image(content: bytes) -> tuple[int, int]:
     try:
         with reader(BytesIO(content)) as image:
             width, height = image.size
+    except DecompressionBombError as error:
+        # Pillow's own limit is higher than ours and may speak before the size is known here.
+        detail = f"the image has far more than the {MAX_PIXELS:,} pixels that are taken: send it smaller"
+        raise IntakeError("image_too_large", detail) from error
     except (OSError, SyntaxError, ValueError) as error:
         detail = "the content starts like a picture, but its header cannot be read: send it whole"
         raise IntakeError("not_an_image", detail) from error
