@@ -7,17 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from facewire.facecrop import as_box, as_landmarks
 from facewire.messages import (
     MAX_FACES,
     MAX_MESSAGE_BYTES,
-    Box,
     DetectedFace,
     DetectedFaces,
     FaceCrop,
     FaceQuality,
     Frame,
     FrameInfo,
-    Landmarks,
     now,
 )
 from facewire.timing import StepClock, milliseconds_between
@@ -124,10 +123,10 @@ def _encode_face(index: int, face: _Face, side: int, quality: int) -> DetectedFa
     in_crop = (face.landmarks - face.origin + 0.5) * scale - 0.5
     return DetectedFace(
         index=index,
-        box=_box(face.box),
-        landmarks=_points(face.landmarks),
+        box=as_box(face.box),
+        landmarks=as_landmarks(face.landmarks),
         confidence=round(face.confidence, 6),
-        crop=FaceCrop(jpeg=encode_jpeg(picture, quality), landmarks=_points(in_crop)),
+        crop=FaceCrop(jpeg=encode_jpeg(picture, quality), landmarks=as_landmarks(in_crop)),
         quality=face.quality,
     )
 
@@ -143,13 +142,3 @@ def _shrink(picture: Picture, side: int) -> Picture:
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.HAMMING))
-
-
-def _box(corners: Coordinates) -> Box:
-    x1, y1, x2, y2 = corners.round(2).tolist()
-    return x1, y1, x2, y2
-
-
-def _points(landmarks: Coordinates) -> Landmarks:
-    left_eye, right_eye, nose, left_mouth, right_mouth = ((x, y) for x, y in landmarks.round(2).tolist())
-    return left_eye, right_eye, nose, left_mouth, right_mouth

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewire.errors import RecognizeError
-from facewire.messages import DetectedFace, FaceCrop, Landmarks
+from facewire.messages import Box, DetectedFace, FaceCrop, Landmarks
 from facewire.vision.imagecodec import decode
 
 Coordinates = NDArray[np.float64]
@@ -58,8 +58,7 @@ class FaceInCrop:
 
     def to_crop(self, jpeg: bytes) -> FaceCrop:
         """Return the crop as it is kept at enrolment, `jpeg` its encoded picture."""
-        x1, y1, x2, y2 = self.box.round(2).tolist()
-        return FaceCrop(jpeg=jpeg, landmarks=_points(self.landmarks), box=(x1, y1, x2, y2))
+        return FaceCrop(jpeg=jpeg, landmarks=as_landmarks(self.landmarks), box=as_box(self.box))
 
 
 def _moved(points: Coordinates, source: Coordinates, target: Coordinates) -> Coordinates:
@@ -72,6 +71,13 @@ def _moved(points: Coordinates, source: Coordinates, target: Coordinates) -> Coo
     return moved
 
 
-def _points(landmarks: Coordinates) -> Landmarks:
-    left_eye, right_eye, nose, left_mouth, right_mouth = ((x, y) for x, y in landmarks.round(2).tolist())
+def as_box(corners: Coordinates) -> Box:
+    """Return x1, y1, x2, y2, rounded to hundredths of a pixel, as messages have it."""
+    x1, y1, x2, y2 = corners.round(2).tolist()
+    return x1, y1, x2, y2
+
+
+def as_landmarks(points: Coordinates) -> Landmarks:
+    """Return the five points (5, 2), rounded to hundredths of a pixel, as messages have them."""
+    left_eye, right_eye, nose, left_mouth, right_mouth = ((x, y) for x, y in points.round(2).tolist())
     return left_eye, right_eye, nose, left_mouth, right_mouth

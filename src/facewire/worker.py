@@ -205,16 +205,15 @@ class Worker:
         return self._stage.error("internal", f"{MAX_RECEIVES} attempts failed, the last with {_name(error)}")
 
     async def _fail(self, lease: Lease, error: FacewireError, *, burial: str | None) -> None:
-        """Answer `failed`; a message that names no request cannot be answered and is buried."""
+        """Answer `failed`; a message that cannot be answered, as it names no request or is swollen, is buried."""
         answer = await asyncio.to_thread(self._failed_answer, lease.body, error)
-        if answer is None:
-            burial = burial or f"no request id can be read from it: {error.code}"
+        body = answer.to_bytes() if answer else b""
+        outgoing = [Outgoing(self._responses, body)] if 0 < len(body) <= MAX_MESSAGE_BYTES else []
+        if not outgoing:
+            burial = burial or f"it cannot be answered: {_name(error)}"
         metrics.MESSAGES.labels(self._name, "failed" if burial is None else "buried").inc()
-        request_id = answer.request_id if answer else None
-        self._log.warning(
-            "a message failed", request_id=request_id, error=error.code, detail=error.detail, buried=burial
-        )
-        outgoing = [Outgoing(self._responses, answer.to_bytes())] if answer else []
+        facts = {"request_id": answer.request_id if answer else None, "error": error.code, "detail": error.detail}
+        self._log.warning("a message failed", buried=burial, **facts)
         await self._delivery.put(Settled(lease, outgoing, burial))
 
     async def _try_again(self, lease: Lease, error: Exception) -> None:

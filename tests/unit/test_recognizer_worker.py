@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -133,3 +135,8 @@ async def test_outcomes_are_counted() -> None:
     assert done() == before + 2
     assert REGISTRY.get_sample_value("facewire_messages_in_hand", {"stage": "recognize"}) == 0
     assert REGISTRY.get_sample_value("facewire_gallery_faces") == 2
+
+
+def test_the_recognizer_does_without_opencv() -> None:
+    program = "import sys, facewire_recognizer.worker, facewire.vision.models; sys.exit('cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

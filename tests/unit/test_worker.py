@@ -247,7 +247,7 @@ async def test_a_message_that_names_no_request_is_buried(body: bytes) -> None:
     await setting.run_until_empty()
     assert not setting.answers
     ((_, reason),) = setting.queue.buried
-    assert "no request id" in reason
+    assert reason == "it cannot be answered: detect: bad_message"
 
 
 async def test_a_successor_too_large_for_a_queue_is_answered_failed() -> None:
@@ -262,6 +262,19 @@ async def test_a_successor_too_large_for_a_queue_is_answered_failed() -> None:
     assert answer.error is not None
     assert answer.error.code == "message_too_large"
     assert "1,000,001" in answer.error.detail
+
+
+async def test_a_message_too_swollen_for_an_answer_is_buried() -> None:
+    swollen = Frame.of(b"picture", request_id="a", filename="x" * MAX_MESSAGE_BYTES).to_bytes()
+    setting = Setting(swollen)
+
+    def refuse(_: str) -> None:
+        raise DetectError("no_pixels", "there are none")
+
+    setting.stage.act = refuse
+    await setting.run_until_empty()
+    assert not setting.answers
+    assert len(setting.queue.buried) == 1
 
 
 @pytest.mark.parametrize("call", ["receive", "acknowledge"])
