@@ -133,13 +133,20 @@ def test_what_is_no_picture_fails_alone(own: Child, tmp_path: Path, samples: Pat
     assert not (tmp_path / "none").exists()
 
 
-def test_watching_shows_results_and_ends_with_ctrl_c(own: Child, samples: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watching_shows_results_and_ends_with_ctrl_c(own: Child, samples: Path, tmp_path: Path, terminal: bool) -> None:
     shown = tmp_path / "shown"
+    environment = {
+        **os.environ,
+        "COLUMNS": "160",
+        "PYTHONUNBUFFERED": "1",
+        **({"FORCE_COLOR": "1"} if terminal else {}),
+    }
+    wait_for_listeners(own, 0)
     with shown.open("w") as output:
-        command = [*FACEWIRE, "watch", "--url", own.http_url]
-        watcher = subprocess.Popen(command, stdout=output, env={**os.environ, "COLUMNS": "160", "FORCE_COLOR": "1"})
+        watcher = subprocess.Popen([*FACEWIRE, "watch", "--url", own.http_url], stdout=output, env=environment)
     try:
-        wait_for(shown, "watching")
+        wait_for_listeners(own, 1)
         assert facewire("send", samples / "cat.jpg", "--url", own.http_url, "--camera", "porch").returncode == 0
         wait_for(shown, "porch")
         watcher.send_signal(signal.SIGINT)
@@ -147,6 +154,15 @@ def test_watching_shows_results_and_ends_with_ctrl_c(own: Child, samples: Path, 
     finally:
         watcher.kill()
         watcher.wait()
+    assert "No-Face" in shown.read_text()
+
+
+def wait_for_listeners(child: Child, count: int) -> None:
+    for _ in range(300):
+        if f"facewire_gateway_event_subscribers {count}.0" in httpx.get(f"{child.http_url}/metrics").text:
+            return
+        threading.Event().wait(0.1)
+    pytest.fail(f"there were never {count} listening to the events")
 
 
 def wait_for(file: Path, word: str) -> None:

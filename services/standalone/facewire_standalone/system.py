@@ -91,7 +91,10 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
         async with (
             Database.open(settings.database_file) as database,
             embedded_broker(
-                settings.mqtt_host, settings.mqtt_port, password_file=settings.mqtt_password_file
+                settings.mqtt_host,
+                settings.mqtt_port,
+                backlog_bytes=settings.mqtt_backlog_bytes,
+                password_file=settings.mqtt_password_file,
             ) as broker,
             _connections(_inner_settings(settings, broker)) as (cameras, publishing),
         ):

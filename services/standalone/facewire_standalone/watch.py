@@ -1,7 +1,9 @@
-"""A live table of the results as they come."""
+"""Results as they come: a live table on a terminal, lines elsewhere."""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 from rich.live import Live
@@ -9,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from facewire.messages import RecognizedFaces
-from facewire_standalone.answers import milliseconds, reason, similarity
+from facewire_standalone.answers import milliseconds, reason, similarity, summary
 from facewire_standalone.client import Client, ClientError, Event
 
 _ROWS = 20
@@ -58,20 +60,37 @@ def _cells(answer: RecognizedFaces) -> tuple[str, ...]:
 
 
 async def watch(*, url: str, key: str | None, console: Console) -> None:
-    """Show results until cancelled; reconnect while the API is away. ClientError if it refuses the key."""
+    """Show results until cancelled: a live table on a terminal, a line each anywhere else.
+
+    Reconnects while the API is away; ClientError if it refuses the key.
+    """
     table = ResultTable()
-    pause = _FIRST_PAUSE
+    if not console.is_terminal:
+        await _follow(url, key, table, partial(_print_line, console))
+        return
     with Live(table, console=console, refresh_per_second=8):
-        while True:
-            try:
-                async with Client.open(url, key) as client:
-                    async for event in client.events():
-                        pause = _FIRST_PAUSE
-                        table.take(event)
-                table.state = "the connection ended (trying again)"
-            except ClientError as error:
-                if error.status is not None:
-                    raise
-                table.state = f"{error.detail} (trying again)"
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        await _follow(url, key, table, table.take)
+
+
+async def _follow(url: str, key: str | None, table: ResultTable, take: Callable[[Event], None]) -> None:
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            async with Client.open(url, key) as client:
+                async for event in client.events():
+                    pause = _FIRST_PAUSE
+                    take(event)
+            table.state = "the connection ended (trying again)"
+        except ClientError as error:
+            if error.status is not None:
+                raise
+            table.state = f"{error.detail} (trying again)"
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _print_line(console: Console, event: Event) -> None:
+    if event.answer is not None:
+        camera = event.answer.camera or "-"
+        name = event.answer.filename or event.answer.request_id
+        console.print(f"{camera}  {summary(name, event.answer)}", markup=False, highlight=False, soft_wrap=True)
