@@ -5,12 +5,10 @@ on the fifth receive answered `failed` and buried. Messages are leased ahead, so
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -26,12 +24,11 @@ from facewire.errors import (
     QueueError,
     RecognizeError,
 )
+from facewire.failures import answer_unread, error_name, error_origin
 from facewire.inhand import InHand
 from facewire.messages import (
-    FAILED,
     MAX_MESSAGE_BYTES,
     DetectedFaces,
-    Failure,
     Frame,
     RecognizedFaces,
     Source,
@@ -176,14 +173,18 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever a message's content may cause; logged and counted in _settle
             if len(leases) == 1:
                 return [error]
-            self._log.warning("a batch failed, trying each message alone", messages=len(leases), error=_name(error))
+            self._log.warning(
+                "a batch failed, trying each message alone", messages=len(leases), error=error_name(error)
+            )
         return [outcome for lease in leases for outcome in await self._attempt([lease])]
 
     async def _settle(self, lease: Lease, outcome: Outcome) -> None:
         if not isinstance(outcome, Exception):
             await self._succeed(lease, outcome)
         elif lease.receives >= MAX_RECEIVES:
-            await self._fail(lease, self._final(outcome), burial=f"{lease.receives} receives, then {_name(outcome)}")
+            await self._fail(
+                lease, self._final(outcome), burial=f"{lease.receives} receives, then {error_name(outcome)}"
+            )
         elif isinstance(outcome, FINAL_ERRORS):
             await self._fail(lease, outcome, burial=None)
         else:
@@ -202,7 +203,7 @@ class Worker:
         """Return what the answer says of an error that stayed to the last attempt."""
         if isinstance(error, FacewireError):
             return error
-        return self._stage.error("internal", f"{MAX_RECEIVES} attempts failed, the last with {_name(error)}")
+        return self._stage.error("internal", f"{MAX_RECEIVES} attempts failed, the last with {error_name(error)}")
 
     async def _fail(self, lease: Lease, error: FacewireError, *, burial: str | None) -> None:
         """Answer `failed`; a message that cannot be answered, as it names no request or is swollen, is buried."""
@@ -210,7 +211,7 @@ class Worker:
         body = answer.to_bytes() if answer else b""
         outgoing = [Outgoing(self._responses, body)] if 0 < len(body) <= MAX_MESSAGE_BYTES else []
         if not outgoing:
-            burial = burial or f"it cannot be answered: {_name(error)}"
+            burial = burial or f"it cannot be answered: {error_name(error)}"
         metrics.MESSAGES.labels(self._name, "failed" if burial is None else "buried").inc()
         facts = {"request_id": answer.request_id if answer else None, "error": error.code, "detail": error.detail}
         self._log.warning("a message failed", buried=burial, **facts)
@@ -220,7 +221,7 @@ class Worker:
         delay = jittered(RETRY_SECONDS[min(lease.receives, len(RETRY_SECONDS)) - 1])
         metrics.MESSAGES.labels(self._name, "retried").inc()
         request_id = await asyncio.to_thread(_request_id, self._stage, lease.body)
-        facts = {"receives": lease.receives, "error": _name(error), "at": _origin(error)}
+        facts = {"receives": lease.receives, "error": error_name(error), "at": error_origin(error)}
         self._log.warning("a message is tried again", request_id=request_id, seconds=round(delay, 1), **facts)
         try:
             await self._queue.give_back([lease], delay=delay)
@@ -232,7 +233,7 @@ class Worker:
         try:
             return failed(self._stage.read(body), error, source=self._stage.source)
         except FacewireError:
-            return _answer_unread(body, error, self._stage.source)
+            return answer_unread(body, error, self._stage.source)
 
     async def _extend_leases(self) -> None:
         seconds = self._limits.lease_seconds
@@ -260,7 +261,7 @@ class Worker:
             async with asyncio.timeout(_RETURN_SECONDS):
                 await self._queue.give_back(leases)
         except (QueueError, TimeoutError) as error:
-            self._log.warning("messages come back when their leases end", messages=len(leases), error=_name(error))
+            self._log.warning("messages come back when their leases end", messages=len(leases), error=error_name(error))
         await self._in_hand.release(leases)
 
 
@@ -274,37 +275,8 @@ async def worker_threads(count: int, name: str) -> AsyncIterator[ThreadPoolExecu
         threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer_unread(body: bytes, error: FacewireError, source: Source) -> RecognizedFaces | None:
-    """Return the `failed` answer to a message that cannot be read but for its request id, None without one."""
-    try:
-        fields = json.loads(body)
-        return RecognizedFaces(
-            request_id=fields["request_id"],
-            status="failed",
-            result=FAILED,
-            camera=fields.get("camera"),
-            source=source,
-            content_sha256=fields.get("content_sha256", ""),
-            error=Failure(stage=error.stage, code=error.code, detail=error.detail),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
 def _request_id(stage: Stage, body: bytes) -> str | None:
     try:
         return stage.read(body).request_id
     except FacewireError:
         return None
-
-
-def _name(error: Exception) -> str:
-    return f"{error.stage}: {error.code}" if isinstance(error, FacewireError) else type(error).__name__
-
-
-def _origin(error: Exception) -> str | None:
-    """Return the line that raised: an unexpected error's text may hold content, so it is not logged."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else None

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
+import structlog
+
 from facewire import metrics
 from facewire.delivery import Outgoing
 from facewire.detect import FaceDetector
@@ -15,6 +17,8 @@ from facewire.timing import milliseconds_between
 from facewire.worker import Limits, Outcome, Worker, worker_threads
 
 _STEPS = ("inbox", "decode", "detect", "crop")
+
+_log = structlog.get_logger()
 
 
 async def run_detector(  # noqa: PLR0913 - what the service stands on, all by keyword
@@ -59,6 +63,8 @@ class DetectStage:
     def _detect(self, body: bytes) -> Outgoing:
         detected = self._detector(self.read(body))
         metrics.observe_steps("detect", detected.timings_ms, _STEPS)
+        facts = {"faces": len(detected.faces), "dropped": detected.faces_dropped, "timings_ms": detected.timings_ms}
+        _log.debug("faces detected", request_id=detected.request_id, **facts)
         if detected.faces:
             return Outgoing(self._requests, detected.to_bytes())
         return Outgoing(self._responses, no_face(_with_total(detected)).to_bytes())

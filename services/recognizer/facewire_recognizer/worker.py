@@ -117,6 +117,9 @@ def _note(answer: RecognizedFaces) -> None:
     metrics.observe_steps("recognize", answer.timings_ms, _STEPS)
     for face in answer.faces:
         metrics.FACES.labels(face.reason or "known").inc()
+    known = sum(face.known for face in answer.faces)
+    facts = {"faces": len(answer.faces), "known": known, "timings_ms": answer.timings_ms}
+    _log.debug("faces recognised", request_id=answer.request_id, **facts)
     if answer.enrolled is not None:
         face_id, refused = answer.enrolled.face_id, answer.enrolled.refused
         _log.info("an enrolment", request_id=answer.request_id, face_id=face_id, refused=refused)
