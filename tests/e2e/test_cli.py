@@ -117,6 +117,15 @@ def test_sending_without_waiting(own: Child, samples: Path) -> None:
         assert answer.json()["result"] == "No-Face"
 
 
+def test_nobody_listening_is_said_once(samples: Path) -> None:
+    pictures = [samples / "cat.jpg"] * 3
+    for way in (("--url", "http://127.0.0.1:9"), ("--mqtt", "--mqtt-port", "9")):
+        sent = facewire("send", *pictures, *way)
+        assert (sent.returncode, sent.stdout) == (1, "")
+        assert "is `facewire up` running there?" in sent.stderr.splitlines()[-1]
+        assert "Traceback" not in sent.stderr
+
+
 def test_what_is_no_picture_fails_alone(own: Child, tmp_path: Path, samples: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     sent = facewire("send", tmp_path / "text.jpg", samples / "cat.jpg", "--url", own.http_url)

@@ -36,8 +36,8 @@ def main() -> None:
         app()
     except* FacewireError as group:
         errors = list(_leaves(group))
-        for error in errors:
-            typer.echo(f"facewire: {error}", err=True)
+        for line in dict.fromkeys(f"facewire: {error}" for error in errors):
+            typer.echo(line, err=True)
         wrong_usage = all(isinstance(error, SettingsError | ModelError) for error in errors)
         sys.exit(2 if wrong_usage else 1)
 
