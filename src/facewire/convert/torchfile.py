@@ -5,19 +5,15 @@ Formats: the zip archive of torch 1.6 and later, the older stream of pickles, an
 """
 
 import io
-import math
 import struct
-import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewire.convert.restricted_pickle import (
     Builder,
@@ -26,6 +22,14 @@ from facewire.convert.restricted_pickle import (
     TorchFileError,
     UnsafePickleError,
     load_pickle,
+)
+from facewire.convert.torch_tensors import (
+    STORAGE_DTYPES,
+    Array,
+    Storage,
+    StorageType,
+    parse_reference,
+    rebuild_tensor,
 )
 
 __all__ = ["TorchFileError", "UnsafePickleError", "is_torchscript", "load", "load_torchscript_state"]
@@ -44,35 +48,7 @@ _ZIP_DAMAGE = (
     ValueError,
     struct.error,
 )
-_MAX_DIMENSIONS = 32
 _SCRIPT_PREFIX = "__torch__."
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _StorageType:
-    dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Storage:
-    dtype: np.dtype[Any]
-    count: int
-    buffer: bytes | bytearray
-
-
-_STORAGE_DTYPES = {
-    "Double": "<f8",
-    "Float": "<f4",
-    "Half": "<f2",
-    "Long": "<i8",
-    "Int": "<i4",
-    "Short": "<i2",
-    "Char": "|i1",
-    "Byte": "|u1",
-    "Bool": "|b1",
-}
 
 
 def load(source: Path | bytes) -> object:
@@ -174,7 +150,7 @@ class _ArchiveReader:
         self._archive = archive
         self._prefix = prefix
         self._budget = budget
-        self._storages: dict[str, _Storage] = {}
+        self._storages: dict[str, Storage] = {}
         if f"{prefix}byteorder" in archive.namelist() and self.member("byteorder") != b"little":
             raise TorchFileError("unsupported_torch_file", "the tensors are big-endian; save them again as little")
 
@@ -189,12 +165,12 @@ class _ArchiveReader:
         self._budget.take(info.file_size, np.dtype(np.uint8))
         return self._archive.read(info)
 
-    def storage(self, reference: object) -> _Storage:
+    def storage(self, reference: object) -> Storage:
         """Return the storage that a persistent id names."""
-        dtype, key, count = _parse_reference(reference)
+        dtype, key, count = parse_reference(reference)
         if key not in self._storages:
             buffer = self.member(f"data/{key}")
-            self._storages[key] = _Storage(dtype, len(buffer) // dtype.itemsize, buffer)
+            self._storages[key] = Storage(dtype, len(buffer) // dtype.itemsize, buffer)
         storage = self._storages[key]
         if storage.dtype != dtype or storage.count < count:
             raise TorchFileError("broken_torch_file", f"storage {key} does not hold what its tensor needs")
@@ -206,13 +182,13 @@ class _LegacyReader:
 
     def __init__(self, budget: _Budget) -> None:
         self._budget = budget
-        self._storages: dict[str, _Storage] = {}
+        self._storages: dict[str, Storage] = {}
 
-    def storage(self, reference: object) -> _Storage:
+    def storage(self, reference: object) -> Storage:
         """Return the storage that a persistent id names, to be filled by `fill`."""
-        dtype, key, count = _parse_reference(reference)
+        dtype, key, count = parse_reference(reference)
         if key not in self._storages:
-            self._storages[key] = _Storage(dtype, count, bytearray(self._budget.take(count, dtype)))
+            self._storages[key] = Storage(dtype, count, bytearray(self._budget.take(count, dtype)))
         return self._storages[key]
 
     def fill(self, stream: io.BytesIO, keys: object) -> None:
@@ -252,44 +228,6 @@ def _no_storage(_: object) -> object:
     raise TorchFileError("broken_torch_file", "a storage is named where there can be none")
 
 
-def _parse_reference(reference: object) -> tuple[np.dtype[Any], str, int]:
-    match reference:
-        case ("storage", _StorageType(dtype), str(key), _, int(count)) if count >= 0:
-            return dtype, key, count
-        case ("storage", _StorageType(dtype), str(key), _, int(count), None) if count >= 0:
-            return dtype, key, count
-    raise TorchFileError("broken_torch_file", "a tensor refers to something that is not a storage")
-
-
-def _rebuild_tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> Array:
-    if not isinstance(storage, _Storage):
-        raise TorchFileError("broken_torch_file", "a tensor has no storage")
-    sizes, steps = _naturals(shape), _naturals(strides)
-    (start,) = _naturals((offset,))
-    if len(sizes) != len(steps) or len(sizes) > _MAX_DIMENSIONS or math.prod(sizes) > storage.count:
-        raise TorchFileError("broken_torch_file", f"a tensor of shape {sizes} in a storage of {storage.count} items")
-    last = start + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
-    if 0 not in sizes and last >= storage.count:
-        raise TorchFileError("broken_torch_file", f"a tensor of shape {sizes} reaches beyond its storage")
-    if 0 in sizes:
-        return np.zeros(sizes, storage.dtype)
-    array = np.ndarray(
-        sizes,
-        storage.dtype,
-        storage.buffer,
-        start * storage.dtype.itemsize,
-        [n * storage.dtype.itemsize for n in steps],
-    )
-    array.flags.writeable = False
-    return array
-
-
-def _naturals(values: object) -> tuple[int, ...]:
-    if not isinstance(values, tuple | list) or not all(isinstance(n, int) and 0 <= n < sys.maxsize for n in values):
-        raise TorchFileError("broken_torch_file", "a tensor's shape, strides or offset is no list of natural numbers")
-    return tuple(values)
-
-
 def _rebuild_parameter(data: object, *_: object) -> object:
     return data
 
@@ -308,12 +246,12 @@ def _build_set(items: object = ()) -> set[object]:
 
 _GLOBALS: Mapping[str, object] = {
     "collections.OrderedDict": Builder("collections.OrderedDict", _ordered_dict),
-    "torch._utils._rebuild_tensor": Builder("torch._utils._rebuild_tensor", _rebuild_tensor),
-    "torch._utils._rebuild_tensor_v2": Builder("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
+    "torch._utils._rebuild_tensor": Builder("torch._utils._rebuild_tensor", rebuild_tensor),
+    "torch._utils._rebuild_tensor_v2": Builder("torch._utils._rebuild_tensor_v2", rebuild_tensor),
     "torch._utils._rebuild_parameter": Builder("torch._utils._rebuild_parameter", _rebuild_parameter),
     "builtins.set": Builder("builtins.set", _build_set),
     "__builtin__.set": Builder("builtins.set", _build_set),
-    **{f"torch.{name}Storage": _StorageType(np.dtype(code)) for name, code in _STORAGE_DTYPES.items()},
+    **{f"torch.{name}Storage": StorageType(np.dtype(code)) for name, code in STORAGE_DTYPES.items()},
 }
 _SCRIPT_GLOBALS: Mapping[str, object] = {
     f"torch.jit._pickle.{name}": Builder(f"torch.jit._pickle.{name}", _rebuild_parameter)
