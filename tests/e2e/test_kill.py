@@ -1,6 +1,8 @@
 """SIGKILL in the middle of work: what was committed is answered after the next start, once."""
 
 import asyncio
+import os
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -139,3 +141,30 @@ async def publish_until_killed(child: Child, picture: Picture, ids: Sequence[str
                 child.process.kill()
                 child.process.wait()
     pytest.fail("the broker outlived its process")
+
+
+async def test_a_broker_that_dies_is_replaced(tmp_path: Path, picture: Picture) -> None:
+    with running_child(tmp_path / "data") as child:
+        os.kill(broker_of(child), signal.SIGKILL)
+        settings = MqttSettings.read(mqtt_host=child.mqtt_host, mqtt_port=child.mqtt_port)
+        async with httpx.AsyncClient(base_url=child.http_url, trust_env=False) as api, asyncio.timeout(30):
+            await until_ready(api, expected=False)
+            await until_ready(api, expected=True)
+            async with Camera.open(settings, "patient") as camera:
+                await camera.send(picture, "after")
+                assert (await anext(camera.answers())).request_id == "after"
+
+
+def broker_of(child: Child) -> int:
+    pid = child.process.pid
+    (broker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(broker)
+
+
+async def until_ready(api: httpx.AsyncClient, *, expected: bool) -> None:
+    while True:
+        answer = await api.get("/readyz")
+        if (answer.status_code == httpx.codes.OK) is expected:
+            return
+        assert expected or answer.json()["dependencies"]["database"] == "ready"
+        await asyncio.sleep(0.02)
