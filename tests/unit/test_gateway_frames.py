@@ -100,6 +100,10 @@ BAD_BODIES: list[tuple[dict[str, Any], int, str, str]] = [
     ({"json": {"content": "AAAA", "enroll_as": "Ada"}}, 422, "enroll_refused", "/v1/people"),
     ({"json": {"content": "AAAA", "request_id": "a/b"}}, 422, "bad_request", "request_id"),
     ({"json": {"content": "AAAA", "request_id": "x" * 129}}, 422, "bad_request", "129 characters"),
+    (
+        {"content": rb'{"content": "AAAA", "filename": "\ud800"}', "headers": {"Content-Type": "application/json"}},
+        *(422, "bad_request", "filename"),
+    ),
     ({"json": {"content": "AAAA", "captured_at": "noon"}}, 422, "bad_request", "captured_at"),
     ({"content": picture(), "headers": {**JPEG, "X-Request-Id": "x" * 300}}, 422, "bad_request", "request_id"),
     ({"files": {"picture": ("a.jpg", picture())}}, 422, "bad_multipart", "'file'"),

@@ -31,10 +31,8 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id")
         state = scope.setdefault("state", {})
-        # One that is too long to name a request is refused where it would; the log needs no more of it.
-        state["request_id"] = given[: MAX_REQUEST_ID + 1] if given else str(uuid.uuid4())
+        state["request_id"] = _request_id(scope)
         started = time.perf_counter()
         status = _SERVER_FAULT
 
@@ -49,6 +47,12 @@ class Observe:
             await self._app(scope, receive, send_observed)
         finally:
             _note(scope, status, time.perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the client's own id or a new one; what is too long to name a request is cut and refused where it would."""
+    given = Headers(scope=scope).get("x-request-id")
+    return given[: MAX_REQUEST_ID + 1] if given else str(uuid.uuid4())
 
 
 def _add_headers(headers: MutableHeaders, request_id: str) -> None:
