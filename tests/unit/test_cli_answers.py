@@ -70,12 +70,12 @@ def test_the_views_of_a_portrait_are_changed_and_small_enough() -> None:
     buffer = io.BytesIO()
     portrait.save(buffer, "PNG")
     views = changed_views(Picture("portrait.png", buffer.getvalue()))
-    assert list(views) == ["mirrored", "darker", "turned", "smaller", "re-encoded"]
+    assert list(views) == ["mirrored", "darker", "turned", "smaller", "as WebP"]
     assert len({view.content for view in views.values()}) == 5
     opened = {name: Image.open(io.BytesIO(view.content)) for name, view in views.items()}
     assert opened["smaller"].size == (120, 60)
-    assert opened["re-encoded"].format == "WEBP"
-    assert all(opened[name].size == (200, 100) for name in ("mirrored", "darker", "turned", "re-encoded"))
+    assert opened["as WebP"].format == "WEBP"
+    assert all(opened[name].size == (200, 100) for name in ("mirrored", "darker", "turned", "as WebP"))
 
 
 @pytest.mark.parametrize("name", ["[red]Ada", "Ada [/]"])

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +29,8 @@ from facewire_standalone.views import changed_views
 FIRST, SECOND = "Collins", "Hopper"
 CAMERA = "demo"
 _ANSWER_SECONDS = 30.0
-_TABLE_WIDTH = 140
+_TABLE_WIDTH = 120
+_HYPHENATED = {"decode": "de-\ncode", "detect": "de-\ntect"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ def run_demo(console: Console) -> bool:
     _table_console(console).print(_table(rows))
     right = sum(row.right for row in rows)
     seconds = time.monotonic() - started
+    console.print("raw: published over MQTT as a bare picture, not as JSON")
     console.print(f"{right} of {len(rows)} answers are right, in {seconds:.1f} s.", highlight=False)
     return right == len(rows)
 
@@ -89,12 +90,12 @@ class Journey:
             journey = cls(client, camera)
             await journey._enroll(FIRST, first)
             for view, picture in changed_views(first).items():
-                await journey._both_ways(f"{FIRST}, {view}", picture, FIRST)
+                await journey._both_ways(f"{FIRST} {view}", picture, FIRST)
             await journey._both_ways("a cat", nobody, NO_FACE)
-            await journey._both_ways(f"{SECOND}, not enrolled", second, UNKNOWN)
+            await journey._both_ways(f"{SECOND} stranger", second, UNKNOWN)
             await journey._enroll(SECOND, second)
-            await journey._both_ways(f"{SECOND}, enrolled", second, SECOND)
-            await journey._raw(f"{SECOND}, mirrored", changed_views(second)["mirrored"], SECOND)
+            await journey._both_ways(f"{SECOND} enrolled", second, SECOND)
+            await journey._raw(f"{SECOND} mirrored", changed_views(second)["mirrored"], SECOND)
         return journey._rows
 
     async def _enroll(self, person: str, picture: Picture) -> None:
@@ -117,7 +118,7 @@ class Journey:
     async def _raw(self, sent: str, picture: Picture, expected: str) -> None:
         await self._camera.send_raw(picture.content)
         request_id = raw_frame_id(CAMERA, sha256(picture.content))
-        self._rows.append(Row(sent, "MQTT, raw", expected, await self._published(request_id, sent)))
+        self._rows.append(Row(sent, "raw", expected, await self._published(request_id, sent)))
 
     async def _published(self, request_id: str, sent: str) -> RecognizedFaces:
         try:
@@ -139,10 +140,13 @@ def _sample(name: str) -> Picture:
 
 
 def _table(rows: list[Row]) -> Table:
-    title = "What was sent and what came back; times in milliseconds"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("sent", "way", "answer", "expected", "cosine", "reason", *STAGES, "right"):
-        table.add_column(heading, justify="right" if heading in STAGES else "left")
+    title = "What was sent and what came back (times in ms)"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("sent", "way", "answer", "expected", "cosine", "reason"):
+        table.add_column(heading, overflow="fold", no_wrap=heading not in {"sent", "reason"})
+    for stage in STAGES:
+        table.add_column(_HYPHENATED.get(stage, stage), justify="right", no_wrap=True)
+    table.add_column("ok", no_wrap=True)
     for row in rows:
         answer = row.answer
         times = (milliseconds(answer, stage) for stage in STAGES)

@@ -13,7 +13,7 @@ def changed_views(picture: Picture) -> dict[str, Picture]:
     with Image.open(io.BytesIO(picture.content)) as image:
         portrait = image.convert("RGB")
     views = {name: _jpeg(change(portrait), name) for name, change in _CHANGES.items()}
-    return {**views, "re-encoded": _encode(portrait, "re-encoded.webp", "WEBP", quality=40)}
+    return {**views, "as WebP": _encode(portrait, "as WebP.webp", "WEBP", quality=40)}
 
 
 def _darker(image: Image.Image) -> Image.Image:
