@@ -25,11 +25,32 @@ format: $(VENV)/.ready  ## bring the code into its form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+bench: $(VENV)/.ready $(REFERENCE)/.ready  ## all figures: speed against facenet-pytorch, accuracy, the pipeline, ten minutes of load
+	$(BIN)/python benchmarks/detection.py
+	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/soak.py
+
+reference: $(REFERENCE)/.ready  ## torch and facenet-pytorch (5.5 GB), and what they say: the goldens of the parity tests
+	$(REFERENCE)/bin/python reference/mtcnn_goldens.py
+	$(REFERENCE)/bin/python reference/facenet_goldens.py
+
+models: $(VENV)/.ready  ## build the three MTCNN files from facenet-pytorch's weights
+	$(BIN)/pip download --quiet --no-deps --dest build facenet-pytorch==2.6.0
+	$(BIN)/python scripts/build_mtcnn.py build/facenet_pytorch-2.6.0-py3-none-any.whl
+
 setup: $(VENV)/.ready  ## the development environment in .venv
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(REFERENCE)/.ready: reference/requirements.txt
+	$(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/pip install --quiet --disable-pip-version-check --requirement reference/requirements.txt
+	$(REFERENCE)/bin/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	touch $@
 
 clean:  ## remove both environments and all caches
