@@ -93,10 +93,21 @@ async def test_what_cannot_be_read_is_buried_and_the_rest_goes_on(drained: Drain
 
 async def test_a_store_out_of_reach_loses_nothing_and_tells_nobody(drained: Drained) -> None:
     drained.results.faults = 3
-    await drained.drain(answer("a", camera="door"))
+    await drained.queue.send([answer("a", camera="door").to_bytes()])
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(drained.run())
+        await until(lambda: drained.queue.acknowledged)
+        drained.stop.set()
     assert drained.results.faults == 0
     assert names(drained.published) == ["a"]
     assert len(drained.queue.acknowledged) == 1
+
+
+async def test_a_stop_does_not_wait_for_a_store_out_of_reach(drained: Drained) -> None:
+    drained.results.faults = 1_000_000
+    await drained.drain(answer("a", camera="door"))
+    assert drained.published == []
+    assert len(drained.queue.waiting) == 1
 
 
 async def test_a_queue_out_of_reach_is_asked_again(drained: Drained) -> None:

@@ -48,7 +48,7 @@ async def drain_responses(
 ) -> None:
     """Settle what comes over `responses`, and only then acknowledge it, until `stop` is set and the queue is empty.
 
-    While the store or the queue is out of reach it tries again without end. A batch under way when it is cancelled is
+    While the store or the queue is out of reach it tries again, until the stop: the queue keeps what is left. A batch under way when it is cancelled is
     settled first, within two seconds.
     """
     cancelled = asyncio.Event()
@@ -65,7 +65,7 @@ async def drain_responses(
         except (QueueError, StoreError) as error:
             metrics.DRAIN_FAULTS.labels(type(error).__name__).inc()
             log.warning("drain_tries_again", stage=error.stage, code=error.code, detail=error.detail)
-            if await happens_within(stop, next(pauses)) and isinstance(error, QueueError):
+            if await happens_within(stop, next(pauses)):
                 return
 
 
