@@ -48,8 +48,8 @@ async def drain_responses(
 ) -> None:
     """Settle what comes over `responses`, and only then acknowledge it, until `stop` is set and the queue is empty.
 
-    While the store or the queue is out of reach it tries again, until the stop: the queue keeps what is left. A batch under way when it is cancelled is
-    settled first, within two seconds.
+    While the store or the queue is out of reach it tries again, until the stop: the queue keeps what is left. A batch
+    under way when it is cancelled is settled first, within two seconds.
     """
     cancelled = asyncio.Event()
     pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
