@@ -23,7 +23,7 @@ from facewire.errors import SettingsError
 from facewire.messages import explain, now
 from facewire_gateway.problems import GatewayError
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 Role = Literal["ingest", "read", "admin"]
 _bearer = HTTPBearer(auto_error=False, description="A key made by `facewire keys add`.")
@@ -132,7 +132,7 @@ class KeyRing:
         try:
             self._keys = list_keys(path)
         except SettingsError as error:
-            log.error("keys_not_read", detail=error.detail)  # noqa: TRY400 - the detail says it all
+            _log.error("the keys file cannot be read: the keys read last stay in force", detail=error.detail)  # noqa: TRY400 - the detail says it all
 
 
 def require(*roles: Role) -> Callable[..., Awaitable[None]]:

@@ -13,7 +13,7 @@ from facewire.waiting import growing_pauses, happens_within, uninterrupted
 from facewire_gateway import metrics
 from facewire_gateway.feed import Feed
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 Publish = Callable[[Sequence[RecognizedFaces]], Awaitable[None]]
 
@@ -64,7 +64,12 @@ async def drain_responses(
             pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         except (QueueError, StoreError) as error:
             metrics.DRAIN_FAULTS.labels(type(error).__name__).inc()
-            log.warning("drain_tries_again", stage=error.stage, code=error.code, detail=error.detail)
+            _log.warning(
+                "answers could not be kept or acknowledged: tried again",
+                stage=error.stage,
+                code=error.code,
+                detail=error.detail,
+            )
             if await happens_within(stop, next(pauses)):
                 return
 
@@ -80,7 +85,7 @@ async def _settle_leases(
             readable.append(lease)
         except RecognizeError as error:
             metrics.ANSWERS.labels("unreadable").inc()
-            log.warning("unreadable_answer", code=error.code, detail=error.detail, size=len(lease.body))
+            _log.warning("an answer cannot be read: buried", code=error.code, detail=error.detail, size=len(lease.body))
             await responses.bury(lease, str(error))
     try:
         await settle(answers, results, feed, publish)

@@ -12,7 +12,7 @@ from facewire_gateway import metrics
 from facewire_gateway.auth import require
 from facewire_gateway.deps import Depth, Parts, Readiness
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 router = APIRouter(tags=["health"])
 
 _CHECK_SECONDS = 2.0
@@ -56,7 +56,7 @@ async def _measure(name: str, depth: Depth) -> None:
         async with asyncio.timeout(_CHECK_SECONDS):
             found = await depth()
     except (FacewireError, TimeoutError) as error:
-        log.warning("queue_depth_unknown", queue=name, error=type(error).__name__)
+        _log.warning("the depth of a queue is not known", queue=name, error=type(error).__name__)
         return
     for state in ("waiting", "leased", "dead"):
         metrics.QUEUE_MESSAGES.labels(name, state).set(getattr(found, state))

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from facewire.names import MAX_REQUEST_ID
 from facewire_gateway import metrics
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 _SERVER_FAULT = 500
 #: The page loads its own files and nothing else; `blob:` is the picture that somebody chose.
@@ -68,6 +68,6 @@ def _note(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", None) or "other"
     metrics.REQUESTS.labels(scope["method"], route, str(status)).inc()
     metrics.SECONDS.labels(route).observe(seconds)
-    write = log.warning if status >= _SERVER_FAULT else log.debug
+    write = _log.warning if status >= _SERVER_FAULT else _log.debug
     request_id = scope["state"]["request_id"]
-    write("http_request", request_id=request_id, method=scope["method"], route=route, status=status, seconds=seconds)
+    write("HTTP request", request_id=request_id, method=scope["method"], route=route, status=status, seconds=seconds)

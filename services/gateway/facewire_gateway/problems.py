@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from facewire.errors import FacewireError
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 #: The HTTP status of each error code; a code that is not here is the server's fault.
 STATUS_OF = {
@@ -116,7 +116,7 @@ async def _on_facewire_error(request: Request, error: Exception) -> Response:
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="facewire"'
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("request_failed", request_id=request.state.request_id, stage=error.stage, code=error.code)
+        _log.error("a request failed", request_id=request.state.request_id, stage=error.stage, code=error.code)
     fields = {"stage": error.stage, **getattr(error, "fields", {})}
     return problem(request, status, error.code, error.detail, headers=headers, fields=fields)
 
@@ -168,6 +168,6 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:
-    log.error("request_fault", request_id=request.state.request_id, error=type(error).__name__)
+    _log.error("a fault of the server", request_id=request.state.request_id, error=type(error).__name__)
     detail = "the server failed on this request: its log has the request id"
     return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail)

@@ -12,7 +12,7 @@ from facewire.names import check_camera
 from facewire.waiting import growing_pauses
 from facewire_gateway import metrics
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 #: Answers that wait for the broker; an answer has about 1 kB, 20 kB with 32 faces.
 MAX_WAITING = 1000
@@ -86,4 +86,4 @@ class ResultPublisher:
 
 def _note_dropped(answer: RecognizedFaces, reason: str) -> None:
     metrics.PUBLISHED.labels(reason).inc()
-    log.warning("answer_not_published", request_id=answer.request_id, reason=reason)
+    _log.warning("an answer was not published", request_id=answer.request_id, reason=reason)

@@ -14,7 +14,7 @@ from facewire_gateway import metrics
 from facewire_gateway.drain import Publish, settle
 from facewire_gateway.feed import Feed
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 _BATCH = 100
 _PAUSE_SECONDS = 5.0
@@ -36,7 +36,7 @@ async def sweep(
                 await _expire(settings, results)
                 expire_at = now() + _EXPIRE_EVERY
         except StoreError as error:
-            log.warning("sweep_tries_again", code=error.code, detail=error.detail)
+            _log.warning("the store did not answer the sweep", code=error.code, detail=error.detail)
         await happens_within(stop, _PAUSE_SECONDS)
 
 
@@ -46,7 +46,11 @@ async def mark_lost(settings: GatewaySettings, results: ResultStore, feed: Feed,
     while overdue := await results.overdue(before, _BATCH):
         lost = await settle([_lost(result, settings) for result in overdue], results, feed, publish)
         metrics.LOST.inc(lost)
-        log.error("requests_lost", count=lost, request_ids=[result.request_id for result in overdue[:10]])
+        _log.error(
+            "requests are lost: no answer at the deadline",
+            count=lost,
+            request_ids=[result.request_id for result in overdue[:10]],
+        )
         if lost < _BATCH:
             return
 
@@ -68,4 +72,4 @@ async def _expire(settings: GatewaySettings, results: ResultStore) -> None:
     before = now() - timedelta(days=settings.results_days)
     count = await results.expire(before, forget_before=before - timedelta(days=settings.tombstone_days))
     if count:
-        log.info("results_expired", count=count)
+        _log.info("results have expired", count=count)
