@@ -61,6 +61,14 @@ def _decode_base64(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
+        return binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        return _decode_wrapped_base64(value)
+
+
+def _decode_wrapped_base64(value: str) -> bytes:
+    """Decode base64 in lines, as MIME and `base64.encodebytes` write it."""
+    try:
         return binascii.a2b_base64("".join(value.split()), strict_mode=True)
     except ValueError as error:
         message = f"is not valid base64: {error}"

@@ -1,6 +1,7 @@
 """What may name a request, a camera or a person; each check returns the value or raises ValueError with the limit."""
 
 import re
+import unicodedata
 import uuid
 
 MAX_REQUEST_ID = 128
@@ -25,9 +26,10 @@ def check_camera(value: str) -> str:
 def check_person(value: str) -> str:
     r"""Return `value` without outer blanks if it can name a person: 1 to 128 characters, none of them for control.
 
-    A name is never used as a path; `/`, `\`, `.` and `..` are refused all the same, since exports and URLs hold it.
+    It is brought into Unicode's composed form (NFC), so that one spelling is one person. A name is never used as a
+    path; `/`, `\`, `.` and `..` are refused all the same, since exports and URLs hold it.
     """
-    value = value.strip()
+    value = unicodedata.normalize("NFC", value.strip())
     _check_length(value, MAX_PERSON)
     if _CONTROL.search(value):
         message = "must not hold control characters"

@@ -22,6 +22,10 @@ def test_peoples_names_are_taken_without_outer_blanks(value: str) -> None:
     assert check_person(value) == value.strip()
 
 
+def test_one_spelling_is_one_person() -> None:
+    assert check_person("Jose\u0301") == check_person("Jos\u00e9") == "Jos\u00e9"
+
+
 @pytest.mark.parametrize("value", ["", "   ", "x" * 300, "..", ".", "a/b", "a\\b", "a\x07b", "a\u202eb"])
 def test_names_that_could_be_paths_or_deceive_are_refused(value: str) -> None:
     with pytest.raises(ValueError, match=r"must"):
