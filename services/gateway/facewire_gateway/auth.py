@@ -132,7 +132,7 @@ class KeyRing:
         try:
             self._keys = list_keys(path)
         except SettingsError as error:
-            _log.error("the keys file cannot be read: the keys read last stay in force", detail=error.detail)  # noqa: TRY400 - the detail says it all
+            _log.error("the keys file cannot be read: the keys read last stay in force", detail=error.detail)
 
 
 def require(*roles: Role) -> Callable[..., Awaitable[None]]:
