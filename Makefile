@@ -33,8 +33,8 @@ bench: $(VENV)/.ready $(REFERENCE)/.ready  ## all figures: speed against facenet
 	$(BIN)/python benchmarks/soak.py
 
 reference: $(REFERENCE)/.ready  ## torch and facenet-pytorch (5.5 GB), and what they say: the goldens of the parity tests
-	$(REFERENCE)/bin/python reference/mtcnn_goldens.py
-	$(REFERENCE)/bin/python reference/facenet_goldens.py
+	$(REFERENCE)/bin/python tests/reference/mtcnn_goldens.py
+	$(REFERENCE)/bin/python tests/reference/facenet_goldens.py
 
 models: $(VENV)/.ready  ## build the three MTCNN files from facenet-pytorch's weights
 	$(BIN)/pip download --quiet --no-deps --dest build facenet-pytorch==2.6.0
@@ -47,9 +47,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(REFERENCE)/.ready: reference/requirements.txt
+$(REFERENCE)/.ready: tests/reference/requirements.txt
 	$(PYTHON) -m venv $(REFERENCE)
-	$(REFERENCE)/bin/pip install --quiet --disable-pip-version-check --requirement reference/requirements.txt
+	$(REFERENCE)/bin/pip install --quiet --disable-pip-version-check --requirement tests/reference/requirements.txt
 	$(REFERENCE)/bin/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	touch $@
 

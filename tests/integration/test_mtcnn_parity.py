@@ -1,4 +1,4 @@
-"""The detector against facenet-pytorch's MTCNN, whose results are kept as numbers (reference/mtcnn_goldens.py)."""
+"""The detector against facenet-pytorch's MTCNN; its results are numbers made by tests/reference/mtcnn_goldens.py."""
 
 import json
 from pathlib import Path

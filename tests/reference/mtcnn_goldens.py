@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - a program, not a package
 """Writes what facenet-pytorch's MTCNN finds, as numbers: tests/goldens/mtcnn.json. Runs in the reference environment.
 
 Pictures: the samples, the test pictures of facenet-pytorch and 200 of Labeled Faces in the Wild, drawn with a fixed
@@ -15,14 +14,14 @@ import torch
 from facenet_pytorch import MTCNN
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LFW_COUNT = 200
 SEED = 20261122
 
 
 def pictures(data: Path) -> dict[str, Path]:
     """Return the pictures under the names that they have in the file."""
-    lfw = random.Random(SEED).sample(sorted((data / "lfw").glob("*.jpg")), LFW_COUNT)  # noqa: S311 - a fixed draw
+    lfw = random.Random(SEED).sample(sorted((data / "lfw").glob("*.jpg")), LFW_COUNT)
     chosen = [data / "multiface.jpg", *sorted((data / "actors").glob("*/*.jpg")), *sorted(lfw)]
     samples = {f"samples/{path.name}": path for path in sorted((ROOT / "samples").glob("*.jpg"))}
     return samples | {str(path.relative_to(data)): path for path in chosen}
@@ -35,7 +34,7 @@ def faces(mtcnn: MTCNN, path: Path) -> list[list[float]]:
     if boxes is None:
         return []
     rows = np.column_stack([boxes, probabilities, landmarks.reshape(len(boxes), 10)]).astype(np.float64)
-    return [[round(number, 7 if column == 4 else 4) for column, number in enumerate(row)] for row in rows.tolist()]  # noqa: PLR2004
+    return [[round(number, 7 if column == 4 else 4) for column, number in enumerate(row)] for row in rows.tolist()]
 
 
 def main() -> None:

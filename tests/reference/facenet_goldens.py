@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - a program, not a package
 """Write tests/goldens/facenet.json: what facenet-pytorch's InceptionResnetV1 makes of random weights and faces."""
 
 import json
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from facenet_pytorch import InceptionResnetV1, fixed_image_standardization
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from _random_weights import random_faces, random_state  # noqa: E402 - found through the line above
