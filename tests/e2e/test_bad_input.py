@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -19,6 +20,8 @@ from facewire_standalone.camera import Camera
 from facewire_standalone.child import Child
 from facewire_standalone.client import Picture
 
+#: Recognizers see a change of the gallery within 2 s; the rest is for a busy machine.
+SEEN_SECONDS = 4.0
 JPEG = {"Content-Type": "image/jpeg"}
 
 
@@ -123,7 +126,9 @@ def test_a_deleted_person_is_gone_everywhere(api: httpx.Client, portrait: bytes)
     assert_problem(api.delete("/v1/people/Eileen"), 404, "not_enrolled")
     assert api.get("/v1/results", params={"person": "Eileen"}).json()["results"] == []
     assert "Eileen" not in api.get("/v1/results", params={"limit": 100}).text
-    assert recognised().json()["result"] == "Unknown"
+    deadline = time.monotonic() + SEEN_SECONDS
+    while recognised().json()["result"] != "Unknown":
+        assert time.monotonic() < deadline
 
 
 def test_no_such_page(api: httpx.Client) -> None:

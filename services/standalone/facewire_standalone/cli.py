@@ -73,6 +73,9 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter an option
     mqtt_port: Annotated[
         int | None, typer.Option(show_default="1883", help="Port of the MQTT broker; 0 takes a free one.")
     ] = None,
+    mqtt_password_file: Annotated[
+        Path | None, typer.Option(help="Lines user:password; needed to listen beyond 127.0.0.1.")
+    ] = None,
     embedder: Embedder = None,
 ) -> None:
     """Run Facewire: MQTT broker, detector, recognizer and HTTP API in one process.
@@ -88,6 +91,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter an option
         port=port,
         mqtt_host=mqtt_host,
         mqtt_port=mqtt_port,
+        mqtt_password_file=mqtt_password_file,
         embedder=embedder,
     )
 
