@@ -1,6 +1,7 @@
 """The demo: everything started in a temporary folder, two people enrolled and recognised, every answer checked."""
 
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def samples_dir() -> Path:
 def run_demo(console: Console) -> bool:
     """Run the demo and print its table; return whether every answer is right."""
     started = time.monotonic()
+    _forget_settings()
     with _stopped_by_sigterm(), tempfile.TemporaryDirectory(prefix="facewire-demo-") as folder:
         console.print("Starting Facewire in a temporary folder.")
         with running_child(Path(folder)) as child:
@@ -159,6 +161,12 @@ def _table(rows: list[Row]) -> Table:
 def _table_console(console: Console) -> Console:
     """Return a console as wide as the table where nothing says how wide it is: a file, a pipe."""
     return console if console.is_terminal else Console(file=console.file, width=_TABLE_WIDTH)
+
+
+def _forget_settings() -> None:
+    """Show the defaults, whatever the environment says for a Facewire of this machine's own."""
+    for name in [name for name in os.environ if name.startswith("FACEWIRE_")]:
+        del os.environ[name]
 
 
 @contextmanager
