@@ -260,8 +260,8 @@ class RunnerUp(_Message):
 class RecognizedFace(_Message):
     """One face and who it is: `similarity` is the cosine to the nearest person, `reason` says why it is unknown.
 
-    `person` is null unless the face is `known`. For an unknown face that was compared, `nearest` says whom it came
-    closest to, which is no statement about who it is. `runner_up` is the second nearest person in either case.
+    `person` is null unless the face is `known`. For an unknown face `nearest` says whom it came closest to, which is
+    no statement about who it is. `runner_up` is the second nearest person in either case.
     """
 
     index: int

@@ -43,21 +43,22 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A face in its crop; `chip` is its aligned picture, None where its quality is too low to compare it."""
+    """A face in its crop; `chip` is its aligned picture, `fit` whether its quality is good enough to name it."""
 
     face: DetectedFace
     in_crop: FaceInCrop
     quality: FaceQuality
-    chip: NDArray[np.uint8] | None
+    fit: bool
+    chip: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """A prepared face with its embedding and match, both None where its quality is too low."""
+    """A prepared face with its embedding and match."""
 
     prepared: _Prepared
-    embedding: NDArray[np.float32] | None
-    match: Match | None
+    embedding: NDArray[np.float32]
+    match: Match
 
 
 class FaceRecognizer:
@@ -80,9 +81,10 @@ class FaceRecognizer:
         """Return the recognition of each message, compared with `gallery`, faces of this embedder.
 
         A known face has `person`, the `similarity` to that person and the `runner_up`. An unknown one has no person;
-        `reason` says why, and unless its quality was too low to compare it or the gallery is empty, `similarity` and
-        `nearest` say whom it came closest to and `runner_up` who came second. `result` is the known person with the
-        largest face. A message with a crop that cannot be decoded or aligned is answered `failed`; the others go on.
+        `reason` says why, and unless the gallery is empty, `similarity` and `nearest` say whom it came closest to and
+        `runner_up` who came second; a face of low quality is never known, whomever it is close to. `result` is the
+        known person with the largest face. A message with a crop that cannot be decoded or aligned is answered
+        `failed`; the others go on.
 
         An enrolment's faces are compared with the gallery as it was before; its `result` is the person enrolled.
         Timings in milliseconds: `queue` since the detector sent the message, `align`, `embed` and `match` of the whole
@@ -102,7 +104,7 @@ class FaceRecognizer:
             if isinstance(faces, FacewireError):
                 recognitions.append(Recognition(failed(message, faces, source="cloud")))
                 continue
-            together = [_Compared(face, *(next(compared) if face.chip is not None else (None, None))) for face in faces]
+            together = [_Compared(face, *next(compared)) for face in faces]
             queued = clock.timings_ms | {"queue": milliseconds_between(message.sent_at, started)}
             recognitions.append(self._recognition(message, together, gallery.version, queued))
         return recognitions
@@ -117,11 +119,11 @@ class FaceRecognizer:
         in_crop = FaceInCrop.of_detected(face)
         quality = face.quality or assess(in_crop.picture, in_crop.box, in_crop.landmarks)
         fit = not refusals(quality, face.confidence, RECOGNITION)
-        chip = align(in_crop.picture, in_crop.box, in_crop.landmarks, self._embedder.spec) if fit else None
-        return _Prepared(face, in_crop, quality, chip)
+        chip = align(in_crop.picture, in_crop.box, in_crop.landmarks, self._embedder.spec)
+        return _Prepared(face, in_crop, quality, fit, chip)
 
     def _embed(self, prepared: Sequence[Sequence[_Prepared]]) -> NDArray[np.float32]:
-        chips = [face.chip for faces in prepared for face in faces if face.chip is not None]
+        chips = [face.chip for faces in prepared for face in faces]
         size = self._embedder.spec.size
         return self._embedder.embed(np.array(chips, np.uint8).reshape(-1, size, size, 3))
 
@@ -157,8 +159,6 @@ class FaceRecognizer:
         if not isinstance(chosen, int):
             return Enrolled(person=person, refused=chosen), None
         face = compared[chosen]
-        if face.embedding is None or face.match is None:
-            return Enrolled(person=person, refused=("low_quality",)), None
         enrolled = EnrolledFace(
             face_id=face_id(message.request_id),
             person=person,
@@ -179,21 +179,21 @@ class FaceRecognizer:
 
 
 def _recognized(compared: _Compared) -> RecognizedFace:
-    face, match = compared.prepared.face, compared.match
-    nearest = match.nearest if match else None
-    known = match is not None and match.known
+    prepared, match = compared.prepared, compared.match
+    face, nearest = prepared.face, match.nearest
+    known = match.known and prepared.fit
     return RecognizedFace(
         index=face.index,
         person=nearest.person if nearest and known else None,
         known=known,
         similarity=round(nearest.similarity, _DIGITS) if nearest else None,
-        runner_up=_runner_up(match.runner_up) if match else None,
+        runner_up=_runner_up(match.runner_up),
         nearest=None if known else _runner_up(nearest),
-        reason=match.reason if match else "low_quality",
+        reason=match.reason if prepared.fit or nearest is None else "low_quality",
         box=face.box,
         landmarks=face.landmarks,
         confidence=face.confidence,
-        quality=compared.prepared.quality,
+        quality=prepared.quality,
     )
 
 

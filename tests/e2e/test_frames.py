@@ -85,9 +85,9 @@ async def test_frames_of_enrolled_people(
     for face in (face for answer in answers for face in answer.faces):
         assert face.landmarks is not None
         assert len(face.landmarks) == 5
-        # A face too poor to be compared says so instead.
-        compared = face.similarity is not None and face.runner_up is not None
-        assert compared != (face.reason == "low_quality")
+        assert face.similarity is not None
+        assert face.runner_up is not None
+        assert face.known == (face.reason is None)
 
 
 @pytest.mark.parametrize("send", [over_http, over_mqtt])

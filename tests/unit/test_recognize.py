@@ -101,12 +101,19 @@ def test_an_empty_gallery_is_the_reason() -> None:
     assert (found.reason, found.similarity, found.nearest, found.runner_up) == ("empty_gallery", None, None, None)
 
 
-def test_a_face_of_low_quality_is_not_compared() -> None:
-    embedder = ColourEmbedder()
-    (recognition,) = FaceRecognizer(embedder)([message(face(RED, quality=POOR))], gallery(Red=RED))
+def test_a_face_of_low_quality_is_never_known_but_says_whom_it_is_close_to() -> None:
+    (recognition,) = recognize(message(face(RED, quality=POOR)), known=gallery(Red=RED, Blue=BLUE))
     (found,) = recognition.answer.faces
-    assert (found.reason, found.person, found.similarity, found.nearest) == ("low_quality", None, None, None)
-    assert embedder.batches == [0]
+    assert (found.reason, found.person, found.known) == ("low_quality", None, False)
+    assert found.nearest is not None
+    assert (found.nearest.person, found.similarity) == ("Red", found.nearest.similarity)
+    assert found.runner_up is not None
+    assert recognition.answer.result == "Unknown"
+
+
+def test_without_a_gallery_that_is_the_reason_whatever_the_quality() -> None:
+    (recognition,) = recognize(message(face(RED, quality=POOR)), known=Gallery.empty(3))
+    assert recognition.answer.faces[0].reason == "empty_gallery"
 
 
 def test_the_result_is_the_known_person_with_the_largest_face() -> None:
