@@ -11,7 +11,9 @@ def answer_unread(body: bytes, error: FacewireError, source: Source) -> Recogniz
     """Return the `failed` answer to a message that cannot be read but for its request id, None without one."""
     try:
         fields = json.loads(body)
+        received = {"received_at": fields["received_at"]} if "received_at" in fields else {}
         return RecognizedFaces(
+            **received,
             request_id=fields["request_id"],
             status="failed",
             result=FAILED,

@@ -1,7 +1,8 @@
 """From the response queue into the store, and on to everybody who wants to know."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 
@@ -16,6 +17,7 @@ from facewire_gateway.feed import Feed
 _log = structlog.get_logger(__name__)
 
 Publish = Callable[[Sequence[RecognizedFaces]], Awaitable[None]]
+SettleLeases = Callable[[Sequence[Lease]], Coroutine[Any, Any, None]]
 
 #: As many as SQS hands out at once.
 BATCH = 10
@@ -46,7 +48,16 @@ async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed:
 async def drain_responses(
     responses: Queue, results: ResultStore, feed: Feed, publish: Publish, stop: asyncio.Event
 ) -> None:
-    """Settle what comes over `responses`, and only then acknowledge it, until `stop` is set and the queue is empty.
+    """Settle what comes over `responses`, and only then acknowledge it, until `stop` is set and the queue is empty."""
+
+    async def settle_leases(leases: Sequence[Lease]) -> None:
+        await _settle_leases(leases, responses, results, feed, publish)
+
+    await drain(responses, settle_leases, stop)
+
+
+async def drain(queue: Queue, settle_leases: SettleLeases, stop: asyncio.Event) -> None:
+    """Hand what comes over `queue` to `settle_leases`, a batch at a time, until `stop` is set and the queue is empty.
 
     While the store or the queue is out of reach it tries again, until the stop: the queue keeps what is left. A batch
     under way when it is cancelled is settled first, within two seconds.
@@ -55,10 +66,9 @@ async def drain_responses(
     pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     while True:
         try:
-            leases = await responses.receive(BATCH, wait=0 if stop.is_set() else WAIT_SECONDS)
+            leases = await queue.receive(BATCH, wait=0 if stop.is_set() else WAIT_SECONDS)
             if leases:
-                settling = _settle_leases(leases, responses, results, feed, publish)
-                await uninterrupted(settling, cancelled=cancelled, grace=_GRACE_SECONDS)
+                await uninterrupted(settle_leases(leases), cancelled=cancelled, grace=_GRACE_SECONDS)
             elif stop.is_set():
                 return
             pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)

@@ -13,6 +13,7 @@ ANSWERS = Counter("facewire_gateway_answers_total", "Answers drained, by what be
 DRAIN_FAULTS = Counter("facewire_gateway_drain_faults_total", "Batches of answers that were tried again", ["error"])
 PUBLISHED = Counter("facewire_gateway_published_total", "Answers sent to cameras over MQTT, by outcome", ["outcome"])
 LOST = Counter("facewire_gateway_lost_total", "Requests marked failed: lost at the answer deadline")
+DEAD_LETTERS = Counter("facewire_gateway_dead_letters_total", "Messages given up that were drained")
 SUBSCRIBERS = Gauge("facewire_gateway_event_subscribers", "Open event streams")
 EVENTS_LOST = Counter("facewire_gateway_events_lost_total", "Events that left a slow subscriber unread")
 QUEUE_MESSAGES = Gauge("facewire_queue_messages", "Messages in a queue, by state", ["queue", "state"])

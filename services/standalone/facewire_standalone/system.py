@@ -21,6 +21,7 @@ from facewire_detector.intake import FRAMES_TOPIC, Intake, take_from_mqtt
 from facewire_detector.worker import run_detector
 from facewire_gateway.app import create_app
 from facewire_gateway.auth import KeyRing
+from facewire_gateway.dead_letters import drain_dead_letters
 from facewire_gateway.drain import drain_responses
 from facewire_gateway.feed import Feed
 from facewire_gateway.publish import ResultPublisher
@@ -174,6 +175,9 @@ class _Parts:
                 publish = tasks.create_task(publisher.run(), name="publisher")
                 drain = drain_responses(kept.responses, kept.results, feed, publisher, worked)
                 draining = tasks.create_task(drain, name="drain")
+                for queue in (kept.inbox, kept.requests, kept.responses):
+                    dead = drain_dead_letters(queue.dead_letters(), kept.results, feed, publisher, worked)
+                    tasks.create_task(dead, name=f"dead letters of {queue.name}")
                 tasks.create_task(sweep(self.settings, kept.results, feed, publisher, worked), name="sweep")
                 workers = self._start_workers(tasks, keys, feed, listener)
                 self.started.set()
