@@ -101,7 +101,7 @@ async def test_every_upload_that_got_its_202_is_answered(tmp_path: Path, picture
 
 
 async def test_every_frame_that_was_committed_over_mqtt_is_answered(
-    tmp_path: Path, picture: Picture, record_property: Callable[[str, object], None]
+    tmp_path: Path, picture: Picture, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     ids = request_ids()
     with running_child(tmp_path / "data") as first:
@@ -113,8 +113,8 @@ async def test_every_frame_that_was_committed_over_mqtt_is_answered(
         assert committed <= set(sent)
         assert committed, "nothing was committed before the kill"
         # The embedded broker keeps nothing on disk: what it had acknowledged and not yet handed on is lost with it.
-        record_property("published", len(sent))
-        record_property("lost", len(sent) - len(committed))
+        record_testsuite_property("frames published before the kill", len(sent))
+        record_testsuite_property("frames lost with the broker", len(sent) - len(committed))
         await publish(second, picture, [request_id for request_id in ids if request_id not in committed])
         assert_all_once(await answered(second), ids)
 
