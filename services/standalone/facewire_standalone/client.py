@@ -1,5 +1,6 @@
 """A client of the HTTP API, as the command line and the demo use it."""
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -69,7 +70,11 @@ class Client:
         """Yield a client of the API at `url` that shows `key`, if there is one."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         timeout = httpx.Timeout(_SLACK, read=LONGEST_WAIT + _SLACK)
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False) as http:
+        # The system's certificates, or those of SSL_CERT_FILE: a gateway of one's own may have one of one's own.
+        verify = ssl.create_default_context()
+        async with httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=timeout, verify=verify, trust_env=False
+        ) as http:
             yield cls(http)
 
     async def submit(self, picture: Picture, *, request_id: str, camera: str | None = None) -> None:
