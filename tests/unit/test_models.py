@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from facewire.errors import ModelError
@@ -37,6 +38,14 @@ def test_the_embedder_that_ships_is_small_and_registered_under_its_sha256() -> N
     path = shipped_models_dir() / find_spec(DEFAULT_EMBEDDER).file
     assert path.stat().st_size < 8 * 1024**2
     assert hashlib.sha256(path.read_bytes()).hexdigest() == find_spec(DEFAULT_EMBEDDER).sha256
+
+
+def test_the_weights_that_ship_cannot_saturate_on_processors_without_vnni() -> None:
+    model = onnx.load(str(shipped_models_dir() / find_spec(DEFAULT_EMBEDDER).file))
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    quantised = [values for values in weights if values.dtype == np.int8 and values.ndim == 4]
+    assert len(quantised) == 29
+    assert 2 * 255 * max(int(np.abs(values.astype(int)).max()) for values in quantised) <= np.iinfo(np.int16).max
 
 
 def test_the_default_comes_first_and_ids_are_different() -> None:

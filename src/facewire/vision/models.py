@@ -54,8 +54,8 @@ _SPECS = (
         lfw=99.37,
         lfw_source="published by facenet-pytorch",
         note=(
-            "The threshold comes from published embeddings, not from a calibration: one of 1,000 comparisons of strangers "
-            "reaches a cosine of 0.73: docs/embedders.md."
+            "The threshold comes from published embeddings, not from a calibration: one of 1,000 comparisons of "
+            "strangers reaches a cosine of 0.73: docs/embedders.md."
         ),
     ),
     EmbedderSpec(
