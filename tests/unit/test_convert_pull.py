@@ -151,6 +151,18 @@ def test_a_missing_page_and_a_refused_connection_say_what_to_do(spec: EmbedderSp
     assert names(tmp_path) == []
 
 
+def test_what_is_here_is_not_fetched_again_unless_it_is_damaged(
+    spec: EmbedderSpec, server: Server, model: bytes, tmp_path: Path
+) -> None:
+    registered = replace(spec, sha256=spec.source_sha256)
+    for _ in range(2):
+        assert pull_spec(registered, tmp_path).read_bytes() == model
+    assert len(server.ranges) == 1
+    (tmp_path / "sface.onnx").write_bytes(b"damaged")
+    assert pull_spec(registered, tmp_path).read_bytes() == model
+    assert len(server.ranges) == 2
+
+
 def test_a_file_at_hand_is_taken_without_network(spec: EmbedderSpec, model: bytes, tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(model)
     offline = replace(spec, source="http://127.0.0.1:1/")

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from facewire.convert.facenet import build_inception_resnet, read_state
-from facewire.errors import FacewireError
+from facewire.errors import FacewireError, ModelError
 from facewire.vision.embedder import EmbedderSpec, OnnxEmbedder
 from facewire.vision.models import check_sha256, find_spec, pulled_models_dir, shipped_models_dir
 from facewire.vision.onnx_session import open_session
@@ -33,7 +33,8 @@ def pull(
     """Fetch and convert an embedder, or take its weights from the file `source`; return its ONNX file.
 
     It goes to `models_dir`, or to the user's data folder, and appears there whole or not at all. An interrupted
-    download is kept as `<file>.download` and goes on where it stopped. For FaceNet `source` may be any `.pt` state
+    download is kept as `<file>.download` and goes on where it stopped; what is here already is not fetched again, only
+    replaced by a given `source`. For FaceNet `source` may be any `.pt` state
     dict or TorchScript archive of an InceptionResnetV1, for instance one trained by the user; other models must be the
     registered file. Raises PullError with a detail that says what to do, and ModelError `unknown` for an id that is
     not registered.
@@ -50,6 +51,8 @@ def pull_spec(
 ) -> Path:
     """Do what `pull` does for any spec, whether registered or not."""
     try:
+        if source is None and _is_here(spec, folder / spec.file):
+            return folder / spec.file
         folder.mkdir(parents=True, exist_ok=True)
         weights = source or _download(spec, folder / f"{spec.file}.download", progress)
         target = _install(spec, weights, folder)
@@ -58,6 +61,16 @@ def pull_spec(
     except OSError as error:
         raise PullError("file", f"{error.filename or folder}: {error.strerror}") from error
     return target
+
+
+def _is_here(spec: EmbedderSpec, path: Path) -> bool:
+    if spec.sha256 is None or not path.is_file():
+        return path.is_file()
+    try:
+        check_sha256(path, spec.sha256)
+    except ModelError:
+        return False
+    return True
 
 
 def _download(spec: EmbedderSpec, partial: Path, progress: Progress | None) -> Path:
