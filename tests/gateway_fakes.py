@@ -83,7 +83,8 @@ class FakeResults:
         assert forget_before < before
         return 0
 
-    async def forget_person(self, person: str) -> int:
+    async def forget_person(self, person: str, *, gallery_version: int) -> int:
+        assert gallery_version == 1
         self.forgotten.append(person)
         return self.named
 

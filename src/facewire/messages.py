@@ -37,7 +37,7 @@ _IMAGE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 
 Status = Literal["pending", "done", "failed"]
 Source = Literal["edge", "cloud"]
-Reason = Literal["below_threshold", "ambiguous", "low_quality", "empty_gallery"]
+Reason = Literal["below_threshold", "ambiguous", "low_quality", "empty_gallery", "forgotten"]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 Landmarks = tuple[Point, Point, Point, Point, Point]
@@ -152,7 +152,7 @@ def parse_frame(payload: bytes, *, camera: str, enrolling: bool = False) -> Fram
 
     `enroll_as` is taken only where `enrolling`; anywhere else it is refused. IntakeError says what is wrong.
     """
-    if payload.startswith(_IMAGE_SIGNATURES):
+    if not payload or payload.startswith(_IMAGE_SIGNATURES):
         return Frame.of(payload, request_id=raw_frame_id(camera, sha256(payload)), camera=camera)
     try:
         sent = FramePayload.model_validate_json(payload)

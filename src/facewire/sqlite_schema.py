@@ -112,4 +112,13 @@ CREATE TABLE crops (
 );
 """
 
-STEPS = (_QUEUES + _RESULTS + _GALLERY,)
+#: Who was deleted lately, as a hash: answers still under way, made with an older gallery, lose the name too.
+_FORGOTTEN = """
+CREATE TABLE forgotten (
+    person_sha256 TEXT PRIMARY KEY,
+    gallery_version INTEGER NOT NULL,
+    forgotten_at INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+STEPS = (_QUEUES + _RESULTS + _GALLERY + _FORGOTTEN,)

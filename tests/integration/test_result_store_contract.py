@@ -345,8 +345,8 @@ async def test_a_forgotten_person_is_in_no_answer(store: ResultStore) -> None:
             done(frame(request_id="other"), "Grace"),
         ]
     )
-    assert await store.forget_person("Ada") == 5
-    assert await store.forget_person("Ada") == 0
+    assert await store.forget_person("Ada", gallery_version=1) == 5
+    assert await store.forget_person("Ada", gallery_version=1) == 0
 
     assert (await store.page(ResultQuery(person="Ada"))).results == []
     results = (await store.page(ResultQuery())).results
@@ -363,7 +363,25 @@ async def test_a_forgotten_person_is_in_no_answer(store: ResultStore) -> None:
     ]
 
 
+async def test_an_answer_under_way_forgets_a_person_deleted_meanwhile(store: ResultStore) -> None:
+    await store.forget_person("Ada", gallery_version=7)
+    older = done(frame(request_id="older"), "Ada", gallery_version=6)
+    anew = done(frame(request_id="anew"), "Ada", gallery_version=7)
+    kept = await store.keep([older, anew])
+    assert [answer.result for answer in kept] == [UNKNOWN, "Ada"]
+    assert (kept[0].faces[0].person, kept[0].faces[0].reason) == (None, "forgotten")
+    assert ids(await store.page(ResultQuery(person="Ada"))) == ["anew"]
+
+
+async def test_enrolling_a_forgotten_person_again_says_so(store: ResultStore) -> None:
+    await store.forget_person("Ada", gallery_version=7)
+    enrolled = Enrolled(person="Ada", face_id="f1")
+    answer = done(frame(), "Ada", gallery_version=6, result="Ada", enrolled=enrolled)
+    (kept,) = await store.keep([answer])
+    assert (kept.result, kept.enrolled, kept.faces[0].person) == ("Ada", enrolled, None)
+
+
 async def test_more_answers_forget_a_person_than_one_change_takes(store: ResultStore) -> None:
     await store.keep([done(frame(request_id=f"r{number}"), "Ada") for number in range(450)])
-    assert await store.forget_person("Ada") == 450
+    assert await store.forget_person("Ada", gallery_version=1) == 450
     assert (await store.page(ResultQuery(person="Ada"))).results == []

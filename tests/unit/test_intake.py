@@ -157,7 +157,7 @@ async def test_no_more_commits_at_once_than_allowed() -> None:
 @pytest.mark.parametrize(
     ("body", "code", "request_id"),
     [
-        (b"", "bad_request", None),
+        (b"", "empty_body", None),
         (b"hello", "bad_request", None),
         (b'{"content": "AAAA"}', "bad_request", None),
         (b'{"request_id": "r7", "content": "not base64!"}', "bad_request", "r7"),

@@ -51,7 +51,7 @@ def test_a_raw_image_is_a_frame_with_an_id_of_its_own(signature: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "code", "part"),
     [
-        (b"", "bad_request", "JSON"),
+        (b"", "empty_body", "empty"),
         (b"hello", "bad_request", "JSON"),
         (b"[1]", "bad_request", "object"),
         (b"{}", "bad_request", "request_id"),

@@ -49,7 +49,8 @@ async def get_person(gateway: Parts, person: Person) -> PersonShown:
 async def delete_person(gateway: Parts, person: Person) -> dict[str, str | int]:
     """Delete a person, every face of hers or his, and the name from the history."""
     faces = await gateway.gallery.delete_person(person)
-    results = await gateway.results.forget_person(person)
+    version = await gateway.gallery.version()
+    results = await gateway.results.forget_person(person, gallery_version=version)
     gateway.feed.forget()
     if not faces and not results:
         raise _not_enrolled(person)

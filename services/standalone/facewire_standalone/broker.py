@@ -73,10 +73,7 @@ async def embedded_broker(
         place = _reserve(host, port, loopback_only=not users)
         stack.enter_context(place)
         address = place.getsockname()
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facewire-broker-")))
-        config = folder / "rumqttd.toml"
-        config.touch(mode=0o600)
-        config.write_text(_configuration(address, max_payload_bytes, backlog_bytes, users), encoding="utf-8")
+        config = _configuration(address, max_payload_bytes, backlog_bytes, users)
         process = await _start(config, address)
         keeper = _Keeper(config, address, process)
         try:
@@ -172,7 +169,7 @@ def _quoted(text: str) -> str:
 class _Keeper:
     """Keeps a broker process running at one place."""
 
-    def __init__(self, config: Path, address: tuple[str, int], process: asyncio.subprocess.Process) -> None:
+    def __init__(self, config: str, address: tuple[str, int], process: asyncio.subprocess.Process) -> None:
         self.process = process
         self._config = config
         self._address = address
@@ -187,18 +184,23 @@ class _Keeper:
             _log.info("the MQTT broker listens again", pid=self.process.pid, port=self._address[1])
 
 
-async def _start(config: Path, address: tuple[str, int]) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "facewire_standalone.broker_process", str(config)),
-        stdin=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=_LONGEST_LINE,
-    )
-    try:
-        await _until_listening(process, address)
-    except BaseException:
-        await _end(process)
-        raise
+async def _start(config: str, address: tuple[str, int]) -> asyncio.subprocess.Process:
+    # The file may hold passwords: it is gone as soon as the broker has read it.
+    with tempfile.TemporaryDirectory(prefix="facewire-broker-") as folder:
+        path = Path(folder) / "rumqttd.toml"
+        path.touch(mode=0o600)
+        path.write_text(config, encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "facewire_standalone.broker_process", str(path)),
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
+        )
+        try:
+            await _until_listening(process, address)
+        except BaseException:
+            await _end(process)
+            raise
     return process
 
 

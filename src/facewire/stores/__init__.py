@@ -62,8 +62,11 @@ class ResultStore(Protocol):
     async def expire(self, before: datetime, *, forget_before: datetime) -> int:
         """Turn what was received before the first moment into tombstones, drop tombstones before the second."""
 
-    async def forget_person(self, person: str) -> int:
-        """Take the name out of every answer that holds it; return how many answers that were."""
+    async def forget_person(self, person: str, *, gallery_version: int) -> int:
+        """Take the name out of every answer that holds it; return how many answers that were.
+
+        Answers still to come lose it as well if they were made with a gallery older than `gallery_version`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

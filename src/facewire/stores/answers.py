@@ -22,12 +22,18 @@ def mentioned_people(answer: RecognizedFaces) -> set[str]:
     return people
 
 
-def without_person(answer: RecognizedFaces, person: str) -> RecognizedFaces:
-    """Return the answer with that name gone: faces of hers or his stay, unknown and without a similarity."""
+def without_person(answer: RecognizedFaces, person: str, *, keep_enrolment: bool = False) -> RecognizedFaces:
+    """Return the answer with that name gone: faces of hers or his stay, `forgotten` and without a similarity.
+
+    With `keep_enrolment` an answer that enrols the person still says so.
+    """
+    faces = {"faces": tuple(_face_without(face, person) for face in answer.faces)}
+    if keep_enrolment and answer.enrolled is not None and answer.enrolled.person == person:
+        return answer.model_copy(update=faces)
     return answer.model_copy(
         update={
+            **faces,
             "result": UNKNOWN if answer.result == person else answer.result,
-            "faces": tuple(_face_without(face, person) for face in answer.faces),
             "enrolled": _enrolled_without(answer.enrolled, person),
         }
     )
@@ -39,7 +45,7 @@ def _face_without(face: RecognizedFace, person: str) -> RecognizedFace:
     if face.nearest is not None and face.nearest.person == person:
         face = face.model_copy(update={"nearest": None, "similarity": None})
     if face.person == person:
-        face = face.model_copy(update={"person": None, "known": False, "similarity": None})
+        face = face.model_copy(update={"person": None, "known": False, "similarity": None, "reason": "forgotten"})
     return face
 
 

@@ -3,13 +3,13 @@
 import base64
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from facewire.errors import StoreError
-from facewire.messages import Frame, RecognizedFaces, Status
+from facewire.messages import Frame, RecognizedFaces, Status, now, sha256
 from facewire.sqlite import Database, erasing, from_micros, to_micros
 from facewire.stores import Result, ResultPage, ResultQuery, ResultStore
 from facewire.stores.answers import mentioned_people, recognized_people, without_person
@@ -17,6 +17,8 @@ from facewire.stores.answers import mentioned_people, recognized_people, without
 #: Rows that one change goes through, so that others get their turn in between.
 CHUNK = 200
 
+#: Longer than any message stays under way.
+_FORGOTTEN_MICROS = 24 * 3600 * 1_000_000
 _EXPIRED = "expired"
 _EXPIRED_RANK = 1000
 _RESULT = "r.request_id, r.status, r.camera, r.content_sha256, r.received_at, r.answer"
@@ -69,7 +71,9 @@ class SqliteResultStore(ResultStore):
         """
 
         def change(connection: sqlite3.Connection) -> list[RecognizedFaces]:
-            return [answer for answer in answers if self._keep(connection, answer)]
+            forgotten = dict(connection.execute("SELECT person_sha256, gallery_version FROM forgotten"))
+            without = [_without_forgotten(answer, forgotten) for answer in answers]
+            return [answer for answer in without if self._keep(connection, answer)]
 
         return await self._database.write(change)
 
@@ -125,8 +129,12 @@ class SqliteResultStore(ResultStore):
             pass
         return expired
 
-    async def forget_person(self, person: str) -> int:
-        """Take the person's name out of every answer; return how many answers held it."""
+    async def forget_person(self, person: str, *, gallery_version: int) -> int:
+        """Take the person's name out of every answer; return how many answers held it.
+
+        Answers still to come lose it as well if they were made with a gallery older than `gallery_version`.
+        """
+        await self._database.write(lambda connection: _note_forgotten(connection, person, gallery_version))
         forgotten = 0
         while count := await self._database.write(lambda connection: _forget(connection, person)):
             forgotten += count
@@ -181,6 +189,23 @@ def _drop_tombstones(connection: sqlite3.Connection, before: int) -> int:
     drop = """DELETE FROM tombstones WHERE request_id IN
               (SELECT request_id FROM tombstones WHERE received_at < ? ORDER BY received_at LIMIT ?)"""
     return connection.execute(drop, (before, CHUNK)).rowcount
+
+
+def _note_forgotten(connection: sqlite3.Connection, person: str, gallery_version: int) -> None:
+    moment = to_micros(now())
+    connection.execute("DELETE FROM forgotten WHERE forgotten_at < ?", (moment - _FORGOTTEN_MICROS,))
+    row = (sha256(person.encode()), gallery_version, moment)
+    connection.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", row)
+
+
+def _without_forgotten(answer: RecognizedFaces, forgotten: Mapping[str, int]) -> RecognizedFaces:
+    """Return the answer without the people who were deleted after its gallery; enrolling somebody anew stays."""
+    if not forgotten or answer.gallery_version is None:
+        return answer
+    for person in mentioned_people(answer):
+        if answer.gallery_version < forgotten.get(sha256(person.encode()), 0):
+            answer = without_person(answer, person, keep_enrolment=True)
+    return answer
 
 
 def _forget(connection: sqlite3.Connection, person: str) -> int:

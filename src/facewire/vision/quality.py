@@ -57,12 +57,12 @@ def assess(image: NDArray[np.uint8], box: NDArray[Any], landmarks: NDArray[Any])
     grey = _grey_face(image, corners)
     yaw, pitch, roll = _pose(np.asarray(landmarks, np.float64))
     return FaceQuality(
-        size=float(max(0.0, (corners[2:] - corners[:2]).min())),
-        sharpness=_laplacian(grey).var().item(),
-        brightness=grey.mean().item(),
-        yaw=yaw,
-        pitch=pitch,
-        roll=roll,
+        size=round(max(0.0, float((corners[2:] - corners[:2]).min())), 1),
+        sharpness=round(_laplacian(grey).var().item(), 1),
+        brightness=round(grey.mean().item(), 1),
+        yaw=round(yaw, 1),
+        pitch=round(pitch, 1),
+        roll=round(roll, 1),
     )
 
 
