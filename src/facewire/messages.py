@@ -7,8 +7,10 @@ Landmarks come as left eye, right eye, nose, left mouth corner, right mouth corn
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -88,6 +90,16 @@ Person = Annotated[str, AfterValidator(check_person)]
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
+    unreadable: ClassVar[Callable[[str], FacewireError]] = partial(RecognizeError, "bad_message")
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Self:
+        """Return the message in `body`; the error of the stage that reads it where there is none."""
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise cls.unreadable(explain(error)) from error
+
     def to_bytes(self) -> bytes:
         """Return the message as JSON in UTF-8."""
         return self.model_dump_json(by_alias=True).encode()
@@ -98,6 +110,8 @@ class Frame(_Message):
 
     What a sender may say is `FramePayload`; the other fields are the intake's.
     """
+
+    unreadable = partial(IntakeError, "bad_request")
 
     request_id: RequestId
     filename: str = ""
@@ -121,17 +135,11 @@ class Frame(_Message):
         except ValidationError as error:
             raise IntakeError("bad_request", explain(error)) from error
 
-    @classmethod
-    def from_bytes(cls, body: bytes) -> Self:
-        """Return the frame that `to_bytes` wrote; IntakeError where it is none."""
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            raise IntakeError("bad_request", explain(error)) from error
-
 
 class FramePayload(_Message):
     """What a sender says of a frame in JSON. `encoded` is taken for `content`; fields beyond these are ignored."""
+
+    unreadable = partial(IntakeError, "bad_request")
 
     request_id: RequestId
     filename: str = Field(default="", max_length=255)
@@ -154,10 +162,7 @@ def parse_frame(payload: bytes, *, camera: str, enrolling: bool = False) -> Fram
     """
     if not payload or payload.startswith(_IMAGE_SIGNATURES):
         return Frame.of(payload, request_id=raw_frame_id(camera, sha256(payload)), camera=camera)
-    try:
-        sent = FramePayload.model_validate_json(payload)
-    except ValidationError as error:
-        raise IntakeError("bad_request", explain(error)) from error
+    sent = FramePayload.from_bytes(payload)
     if sent.enroll_as is not None and not enrolling:
         detail = "enroll_as is not taken on this topic: enrol over POST /v1/people/{person}/faces"
         raise IntakeError("enroll_refused", detail)
@@ -241,14 +246,6 @@ class DetectedFaces(_Message):
         face = {"index": 0, "box": (0, 0, 0, 0), "landmarks": None, "confidence": 1.0, "crop": crop}
         return {**values, "faces": [face]}
 
-    @classmethod
-    def from_bytes(cls, body: bytes) -> Self:
-        """Return the message in `body`; RecognizeError where it is none."""
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            raise RecognizeError("bad_message", explain(error)) from error
-
 
 class RunnerUp(_Message):
     """An enrolled person and the cosine similarity to the nearest of her or his faces."""
@@ -316,14 +313,6 @@ class RecognizedFaces(_Message):
     enrolled: Enrolled | None = None
     error: Failure | None = None
     timings_ms: dict[str, float] = {}
-
-    @classmethod
-    def from_bytes(cls, body: bytes) -> Self:
-        """Return the message in `body`; RecognizeError where it is none."""
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            raise RecognizeError("bad_message", explain(error)) from error
 
     @property
     def rank(self) -> int:
