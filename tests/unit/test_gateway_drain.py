@@ -82,6 +82,15 @@ async def test_a_conflict_is_told_and_not_kept(drained: Drained) -> None:
     assert event.answer.request_id == "b"
 
 
+async def test_a_refused_message_is_told_even_where_a_better_answer_stays(drained: Drained) -> None:
+    malformed = answer("a", status="failed", result="Failed", camera="door", error={**ERROR, "code": "bad_request"})
+    await drained.drain(answer("a", camera="door"))
+    await drained.drain(malformed)
+    assert names(drained.published) == ["a", "a"]
+    assert drained.published[1].error is not None
+    assert drained.results.known["a"].status == "done"
+
+
 async def test_what_cannot_be_read_is_buried_and_the_rest_goes_on(drained: Drained) -> None:
     await drained.queue.send([b"{}", b"nonsense"])
     await drained.drain(answer("a"))

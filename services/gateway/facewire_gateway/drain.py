@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from facewire.errors import QueueError, RecognizeError, StoreError
+from facewire.errors import IntakeError, QueueError, RecognizeError, StoreError
 from facewire.messages import RecognizedFaces
 from facewire.queues import Lease, Queue
 from facewire.stores import ResultStore
@@ -32,8 +32,9 @@ _GRACE_SECONDS = 2.0
 async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed: Feed, publish: Publish) -> int:
     """Keep `answers`, tell those that were better than what was there to listeners and cameras, return their number.
 
-    An id conflict is told to the camera and not kept: the request of that id has its own answer. StoreError where
-    nothing could be kept; nobody has been told anything then.
+    An id conflict is told to the camera and not kept: the request of that id has its own answer. Any other refusal at
+    intake is told even where a better answer stays: it is about another message. StoreError where nothing could be
+    kept; nobody has been told anything then.
     """
     conflicts = [answer for answer in answers if _is_conflict(answer)]
     kept = await results.keep([answer for answer in answers if not _is_conflict(answer)])
@@ -41,7 +42,9 @@ async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed:
     metrics.ANSWERS.labels("kept").inc(len(kept))
     metrics.ANSWERS.labels("known_already").inc(len(answers) - len(conflicts) - len(kept))
     feed.publish(kept)
-    await publish([answer for answer in (*kept, *conflicts) if answer.camera is not None])
+    kept_ids = {answer.request_id for answer in kept}
+    refused = [answer for answer in answers if _is_refusal(answer) and answer.request_id not in kept_ids]
+    await publish([answer for answer in (*kept, *refused) if answer.camera is not None])
     return len(kept)
 
 
@@ -107,3 +110,7 @@ async def _settle_leases(
 
 def _is_conflict(answer: RecognizedFaces) -> bool:
     return answer.error is not None and answer.error.code == "id_conflict"
+
+
+def _is_refusal(answer: RecognizedFaces) -> bool:
+    return answer.error is not None and answer.error.stage == IntakeError.stage
