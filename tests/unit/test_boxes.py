@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facewire.vision.boxes import Boxes, pixel_boxes, regressed, squared, suppress, suppress_nested
+from facewire.vision.boxes import Boxes, pixel_boxes, ratios_below, regressed, squared, suppress, suppress_nested
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> Boxes:
@@ -33,6 +33,14 @@ def test_a_box_within_a_better_one_goes() -> None:
     nested = boxes((0, 0, 100, 100), (40, 40, 60, 60), (200, 200, 220, 220))
     assert suppress_nested(nested, scores(0.9, 0.8, 0.7), 0.7).tolist() == [0, 2]
     assert suppress(nested, scores(0.9, 0.8, 0.7), 0.7).tolist() == [0, 1, 2]
+
+
+def test_areas_of_groups_are_compared_in_their_order() -> None:
+    small, middle, large = boxes((0, 0, 10, 10), (5, 0, 17, 12)), boxes((0, 0, 15, 15)), boxes((0, 0, 40, 40))
+    assert ratios_below(0.7, [small, boxes(), middle, large])
+    assert not ratios_below(0.6, [small, boxes(), middle, large])
+    assert not ratios_below(0.7, [middle, small])
+    assert ratios_below(0.7, [])
 
 
 @pytest.mark.parametrize("box", [(0, 0, 10, 20), (5, 5, 25, 9), (-3, -3, 3, 3)])

@@ -1,5 +1,7 @@
 """Arithmetic on face boxes as MTCNN does it: suppression, squaring, regression. Boxes are float32 x1, y1, x2, y2."""
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -37,6 +39,12 @@ def suppress_nested(boxes: Boxes, scores: NDArray[np.float32], overlap: float) -
         shared = np.maximum(width, 0) * np.maximum(height, 0)
         pending = pending[shared / np.minimum(areas[best], areas[pending]) <= overlap]
     return np.array(kept, np.intp)
+
+
+def ratios_below(limit: float, groups: Iterable[Boxes]) -> bool:
+    """Return whether all areas in each group are below `limit` times those in the groups after it."""
+    areas = [(group[:, 2] - group[:, 0]) * (group[:, 3] - group[:, 1]) for group in groups if len(group)]
+    return all(small.max() < limit * large.min() for small, large in pairwise(areas))
 
 
 def squared(boxes: Boxes) -> Boxes:

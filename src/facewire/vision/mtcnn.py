@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewire.vision.area import AreaImage
-from facewire.vision.boxes import pixel_boxes, regressed, squared, suppress, suppress_nested
+from facewire.vision.boxes import pixel_boxes, ratios_below, regressed, squared, suppress, suppress_nested
 from facewire.vision.onnx_session import open_session
 
 Array = NDArray[np.float32]
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 #: Side in pixels of what one P-Net cell sees, and the step from cell to cell.
 CELL = 12
 STRIDE = 2
-_STRIP = 32
+_STRIP = 64
 _STRIP_OVERLAP = CELL - STRIDE
 _RNET_SIZE, _RNET_BATCH = 24, 32
 _ONET_SIZE, _ONET_BATCH = 48, 8
@@ -176,8 +176,7 @@ class Mtcnn:
         for level in strips:
             candidates = _joined([next(found) for _ in level])
             levels.append(candidates.take(suppress(candidates.boxes, candidates.scores, _OVERLAP_WITHIN_SCALE)))
-        candidates = _joined(levels)
-        boxes, _, offsets = candidates.take(suppress(candidates.boxes, candidates.scores, _OVERLAP))
+        boxes, _, offsets = _suppressed_across(levels)
         return _with_pixels(squared(regressed(boxes, offsets, extra=0)), area)
 
     def _look(self, area: AreaImage, strip: _Strip) -> _Candidates:
@@ -240,6 +239,17 @@ def _strips(area: AreaImage, scale: float) -> Iterator[_Strip]:
 
 def _joined(parts: Sequence[_Candidates]) -> _Candidates:
     return _Candidates(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _suppressed_across(levels: Sequence[_Candidates]) -> _Candidates:
+    """Return the candidates of all levels, small ones first, that suppression leaves, highest score first.
+
+    The levels are free of overlaps already, and two boxes cannot overlap more than their areas' ratio.
+    """
+    candidates = _joined(levels)
+    if ratios_below(_OVERLAP, [level.boxes for level in levels]):
+        return candidates.take(np.argsort(-candidates.scores, kind="stable"))
+    return candidates.take(suppress(candidates.boxes, candidates.scores, _OVERLAP))
 
 
 def _with_pixels(boxes: Array, area: AreaImage) -> Array:
