@@ -208,11 +208,14 @@ class Mtcnn:
         return Detections(boxes[order], scores[order], points[order])
 
     def _judge(self, net: Net, area: AreaImage, boxes: Array, size: int, batch: int) -> list[Array]:
-        def judge(part: Array) -> Sequence[Array]:
-            return net(area.crops(pixel_boxes(part, area.width, area.height), size))
+        def judge(part: NDArray[np.int64]) -> Sequence[Array]:
+            return net(area.crops(part, size))
 
-        parts = self._map(judge, [boxes[start : start + batch] for start in range(0, len(boxes), batch)])
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+        whole = pixel_boxes(boxes, area.width, area.height)
+        order = np.argsort(whole[:, 1])  # from top to bottom, the boxes of a batch share lines in the cache
+        parts = self._map(judge, [whole[order[start : start + batch]] for start in range(0, len(order), batch)])
+        back = np.argsort(order)
+        return [np.concatenate(outputs)[back] for outputs in zip(*parts, strict=True)]
 
     def _map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         return list(self._pool.map(work, tasks) if self._pool else map(work, tasks))
