@@ -99,8 +99,8 @@ def _float32(lengths: Array) -> NDArray[np.float32]:
 
 def _running_sums(lines: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """Return the sums of the first 0, 1, 2... lines; they wrap around, which their differences over 257 lines undo."""
-    sums = np.zeros((len(lines) + 1, lines.shape[1]), np.uint16)
-    sums[1:] = lines
+    sums = np.empty((len(lines) + 1, lines.shape[1]), np.uint16)
+    sums[0], sums[1:] = 0, lines
     for above, line in pairwise(sums):  # np.cumsum walks down the columns, which takes five times as long
         np.add(above, line, out=line)
     return sums
