@@ -6,14 +6,17 @@ A wrong value stops the start with one line that names the setting, the value's 
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import pydantic_settings
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from facewire.errors import SettingsError
 from facewire.messages import explain
 
-#: Amazon SQS: the longest wait of one ReceiveMessage call.
-MAX_LONG_POLL_SECONDS = 20.0
+#: A request is waited for, and its id stands for it, a month at most.
+LONGEST_WAIT_SECONDS = 31 * 86_400
+#: A century; dates beyond the year 9999 cannot be reckoned with.
+LONGEST_KEPT_DAYS = 36_525
 
 
 class Settings(BaseSettings):
@@ -33,6 +36,8 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             raise SettingsError("wrong_setting", explain(error)) from error
+        except pydantic_settings.SettingsError as error:
+            raise SettingsError("wrong_setting", f"{error}: write lists as JSON, such as [0.6, 0.7, 0.7]") from error
 
 
 class MqttSettings(Settings):
@@ -57,7 +62,7 @@ class DetectorSettings(MqttSettings):
     max_pixels: int = Field(default=40_000_000, ge=1)
     inbox_bytes: int = Field(default=1024**3, ge=1024**2)
     inbox_policy: Literal["latest", "all"] = "all"
-    id_window_seconds: float = Field(default=600.0, gt=0)
+    id_window_seconds: float = Field(default=600.0, gt=0, le=LONGEST_WAIT_SECONDS)
 
 
 class RecognizerSettings(Settings):
@@ -80,7 +85,7 @@ class GatewaySettings(MqttSettings):
     keys_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
-    answer_deadline_seconds: float = Field(default=600.0, gt=0)
-    id_window_seconds: float = Field(default=600.0, gt=0)
-    results_days: float = Field(default=7.0, gt=0)
-    tombstone_days: float = Field(default=7.0, gt=0)
+    answer_deadline_seconds: float = Field(default=600.0, gt=0, le=LONGEST_WAIT_SECONDS)
+    id_window_seconds: float = Field(default=600.0, gt=0, le=LONGEST_WAIT_SECONDS)
+    results_days: float = Field(default=7.0, gt=0, le=LONGEST_KEPT_DAYS)
+    tombstone_days: float = Field(default=7.0, gt=0, le=LONGEST_KEPT_DAYS)

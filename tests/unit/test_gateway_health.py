@@ -136,3 +136,16 @@ def test_the_gateway_loads_no_vision() -> None:
     check = "import sys; print([name for name in ('numpy', 'onnxruntime', 'cv2') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", f"{loads};{check}"], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/docs"])
+async def test_head_is_answered_like_get_without_a_body(path: str) -> None:
+    async with open_bench() as bench:
+        answer = await bench.client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_a_trailing_slash_leads_nowhere() -> None:
+    async with open_bench() as bench:
+        answer = await bench.client.get("/v1/people/")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

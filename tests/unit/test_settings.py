@@ -31,6 +31,30 @@ def test_a_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RESULTS_DAYS", "1000000"),
+        ("TOMBSTONE_DAYS", "inf"),
+        ("ANSWER_DEADLINE_SECONDS", "inf"),
+        ("ID_WINDOW_SECONDS", "1e300"),
+    ],
+)
+def test_no_span_is_longer_than_can_be_reckoned_with(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"FACEWIRE_{name}", value)
+    with pytest.raises(SettingsError, match=name.lower()):
+        GatewaySettings.read()
+
+
+def test_a_list_that_is_no_json_is_one_line_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWIRE_DETECTOR_THRESHOLDS", "0.6,0.7,0.7")
+    with pytest.raises(SettingsError) as caught:
+        DetectorSettings.read()
+    assert "detector_thresholds" in caught.value.detail
+    assert "[0.6, 0.7, 0.7]" in caught.value.detail
+    assert "\n" not in str(caught.value)
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         GatewaySettings.read().port = 1  # type: ignore[misc]

@@ -34,7 +34,12 @@ def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call
     (None: it is ready), `depths` how much is in each queue.
     """
     app = FastAPI(
-        title="Facewire", version=version("facewire"), docs_url=None, redoc_url=None, responses=PROBLEM_RESPONSES
+        title="Facewire",
+        version=version("facewire"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=PROBLEM_RESPONSES,
     )
     app.state.gateway = Gateway(settings, sink, results, gallery, feed, readiness or {}, depths or {})
     app.state.keys = keys or KeyRing(settings.keys_file)

@@ -18,12 +18,14 @@ router = APIRouter(tags=["health"])
 _CHECK_SECONDS = 2.0
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def get_health() -> dict[str, str]:
     """Say that the process is alive."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "A dependency is not ready"}})
 async def get_readiness(gateway: Parts) -> JSONResponse:
     """Say whether everything the gateway needs is there; each dependency is named, with what it lacks."""

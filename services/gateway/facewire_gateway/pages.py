@@ -11,12 +11,14 @@ _FOLDER = Path(__file__).parent / "page"
 router = APIRouter(include_in_schema=False)
 
 
+@router.head("/")
 @router.get("/")
 async def get_page() -> FileResponse:
     """Return the page with live results, an upload and the people."""
     return FileResponse(_FOLDER / "index.html")
 
 
+@router.head("/docs")
 @router.get("/docs")
 async def get_docs() -> FileResponse:
     """Return the page that shows /openapi.json."""
