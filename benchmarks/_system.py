@@ -29,8 +29,12 @@ class RunningFacewire:
 
     def rss_mib(self) -> float:
         """Return the resident memory of the process in MiB."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return _rss_mib(self.pid)
+
+    def broker_rss_mib(self) -> float:
+        """Return the resident memory of its child processes, the MQTT broker, in MiB."""
+        children = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return sum(_rss_mib(int(child)) for file in children for child in file.read_text().split())
 
 
 @contextlib.contextmanager
@@ -50,6 +54,11 @@ def facewire_up(**environment: str) -> Iterator[RunningFacewire]:
             finally:
                 child.send_signal(signal.SIGTERM)
                 child.wait(STOP_DEADLINE_SECONDS)
+
+
+def _rss_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _free_port() -> int:

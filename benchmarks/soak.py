@@ -1,4 +1,4 @@
-"""Memory under ten minutes of load: the resident set of `facewire up`, sampled, and its slope after warm-up."""
+"""Memory under ten minutes of load: resident sets of `facewire up` and its broker, and their slopes after warm-up."""
 
 import argparse
 import threading
@@ -21,7 +21,7 @@ class MemorySampler(threading.Thread):
 
     def __init__(self, system: RunningFacewire) -> None:
         super().__init__(daemon=True)
-        self.samples: list[tuple[float, float, float]] = []
+        self.samples: list[tuple[float, float, float, float]] = []
         self._system = system
         self._stop = threading.Event()
 
@@ -29,7 +29,8 @@ class MemorySampler(threading.Thread):
         started = time.monotonic()
         while not self._stop.wait(SAMPLE_SECONDS):
             disk = sum(path.stat().st_size for path in self._system.data.glob("facewire.db*")) / 2**20
-            self.samples.append((time.monotonic() - started, self._system.rss_mib(), disk))
+            memory = self._system.rss_mib(), self._system.broker_rss_mib()
+            self.samples.append((time.monotonic() - started, *memory, disk))
 
     def finish(self) -> None:
         self._stop.set()
@@ -67,15 +68,16 @@ def main() -> None:
 
 def report(console: Console, samples: np.ndarray, answered: int, warm_up: float) -> None:
     """Print how memory and disk went, minute by minute, and the slope after warm-up."""
-    seconds, rss, disk = samples.T
-    table = Table("minute", "RSS MiB", "database MiB", title=f"{answered} frames answered")
+    seconds, *columns = samples.T
+    table = Table("minute", "RSS MiB", "broker RSS MiB", "database MiB", title=f"{answered} frames answered")
     for minute in range(int(seconds[-1] // 60) + 1):
         inside = (seconds >= minute * 60) & (seconds < (minute + 1) * 60)
         if inside.any():
-            table.add_row(str(minute), f"{np.median(rss[inside]):.1f}", f"{np.median(disk[inside]):.1f}")
+            table.add_row(str(minute), *(f"{np.median(column[inside]):.1f}" for column in columns))
     console.print(table)
     warm = seconds >= warm_up * 60
-    console.print(f"slope after {warm_up:g} min: {slope_per_minute(seconds[warm], rss[warm]):+.2f} MiB a minute")
+    slopes = [slope_per_minute(seconds[warm], column[warm]) for column in columns[:2]]
+    console.print(f"slope after {warm_up:g} min: {slopes[0]:+.2f} MiB a minute, broker {slopes[1]:+.2f}")
 
 
 if __name__ == "__main__":
