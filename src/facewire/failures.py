@@ -2,28 +2,47 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from facewire.errors import FacewireError
 from facewire.messages import FAILED, Failure, RecognizedFaces, Source
 
 
 def answer_unread(body: bytes, error: FacewireError, source: Source) -> RecognizedFaces | None:
-    """Return the `failed` answer to a message that cannot be read but for its request id, None without one."""
-    try:
-        fields = json.loads(body)
-        received = {"received_at": fields["received_at"]} if "received_at" in fields else {}
-        return RecognizedFaces(
-            **received,
-            request_id=fields["request_id"],
-            status="failed",
-            result=FAILED,
-            camera=fields.get("camera"),
-            source=source,
-            content_sha256=fields.get("content_sha256", ""),
-            error=Failure(stage=error.stage, code=error.code, detail=error.detail),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    """Return the `failed` answer to a message that cannot be read but for its request id, None without one.
+
+    Camera, hash and time of receipt are the message's where all of those it names are readable.
+    """
+    said = _fields(body)
+    if "request_id" not in said:
         return None
+    try:
+        return _answer(said, error, source)
+    except ValidationError:
+        return _answer_to_id(said["request_id"], error, source)
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    named = ("request_id", "camera", "content_sha256", "received_at")
+    return {name: said[name] for name in named if name in said} if isinstance(said, dict) else {}
+
+
+def _answer_to_id(request_id: object, error: FacewireError, source: Source) -> RecognizedFaces | None:
+    try:
+        return _answer({"request_id": request_id}, error, source)
+    except ValidationError:
+        return None
+
+
+def _answer(said: dict[str, Any], error: FacewireError, source: Source) -> RecognizedFaces:
+    failure = Failure(stage=error.stage, code=error.code, detail=error.detail)
+    return RecognizedFaces(**said, status="failed", result=FAILED, source=source, error=failure)
 
 
 def error_name(error: Exception) -> str:
