@@ -52,6 +52,10 @@ class MemoryQueue:
     def leased(self) -> list[bytes]:
         return [stored.body for stored in self._stored if stored.receipt is not None]
 
+    @property
+    def receives(self) -> list[int]:
+        return [stored.receives for stored in self._stored]
+
     async def send(self, bodies: Sequence[bytes]) -> None:
         self._call("send", len(bodies))
         self.preload(*bodies)
@@ -78,9 +82,10 @@ class MemoryQueue:
             self._stored.remove(stored)
         await self._announce()
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0) -> None:
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
         self._call("give_back", len(leases))
         for stored in self._of(leases):
+            stored.receives -= unused
             self.returned.append((stored.body, delay))
             stored.receipt = None
         await self._announce()

@@ -28,6 +28,11 @@ class InHand:
         """Every lease in hand, in the order of arrival."""
         return list(self._held.values())
 
+    @property
+    def untried(self) -> list[Lease]:
+        """The leases that nobody has taken yet."""
+        return list(self._waiting)
+
     async def room(self, least: int) -> int:
         """Return how many more leases fit in, as soon as it is at least `least`."""
         async with self._changed:

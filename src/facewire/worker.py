@@ -257,9 +257,14 @@ class Worker:
     async def _return_rest(self) -> None:
         if not (leases := self._in_hand.leases):
             return
+        untried = self._in_hand.untried
+        tried = [lease for lease in leases if lease not in untried]
         try:
             async with asyncio.timeout(_RETURN_SECONDS):
-                await self._queue.give_back(leases)
+                # Leased ahead at five stops, a message would count as poison without a single attempt.
+                for part, unused in ((tried, False), (untried, True)):
+                    if part:
+                        await self._queue.give_back(part, unused=unused)
         except (QueueError, TimeoutError) as error:
             self._log.warning("messages come back when their leases end", messages=len(leases), error=error_name(error))
         await self._in_hand.release(leases)

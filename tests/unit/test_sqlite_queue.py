@@ -46,6 +46,15 @@ async def test_a_message_given_back_comes_before_newer_ones(queue: SqliteQueue) 
     assert [lease.body for lease in await queue.receive(2, wait=0)] == [b"1", b"2"]
 
 
+async def test_a_message_given_back_unused_has_not_been_received(queue: SqliteQueue) -> None:
+    await queue.send([b"1"])
+    for _ in range(2 * MAX_RECEIVES):
+        (lease,) = await queue.receive(1, wait=0)
+        assert lease.receives == 1
+        await queue.give_back([lease], unused=True)
+    assert await queue.dead_letters().receive(1, wait=0) == []
+
+
 async def test_an_ended_lease_is_good_until_the_message_is_lent_again(queue: SqliteQueue) -> None:
     await queue.send([b"1"])
     lease = await _receive_and_lose(queue)

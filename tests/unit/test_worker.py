@@ -335,6 +335,15 @@ async def test_a_stop_returns_what_is_not_done_by_the_deadline() -> None:
     assert not setting.successors.bodies
 
 
+async def test_only_messages_that_were_tried_count_a_stop_against_them() -> None:
+    setting = Setting(*(frame(name) for name in ids(3)), limits=Limits(prefetch=2, drain_seconds=0.05))
+    setting.stage.gate.clear()
+    async with setting.running():
+        await eventually(lambda: len(setting.queue.leased) == 3)
+        setting.stop.set()
+    assert setting.queue.receives == [1, 0, 0]
+
+
 async def test_a_stop_does_not_wait_for_an_idle_receive() -> None:
     setting = Setting(limits=Limits(receive_seconds=20))
     async with asyncio.timeout(2), setting.running():

@@ -35,8 +35,12 @@ class Queue(Protocol):
     async def acknowledge(self, leases: Sequence[Lease]) -> None:
         """Delete the messages. A lease that has already ended is passed over."""
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0) -> None:
-        """Let others receive the messages again, `delay` seconds from now."""
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+        """Let others receive the messages again, `delay` seconds from now.
+
+        `unused` says that nobody has tried them: the receive does not count. A queue whose count cannot be turned
+        back, as that of SQS, passes over it.
+        """
 
     async def bury(self, lease: Lease, reason: str) -> None:
         """Move the message to the dead letters, with the reason."""

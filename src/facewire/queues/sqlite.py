@@ -34,6 +34,8 @@ _BURY = """
 _BURY_DUE = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
     WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
+_GIVE_BACK = """
+    UPDATE messages SET visible_at = ?, receipt = NULL, receives = receives - ? WHERE id = ? AND receipt = ?"""
 _END_LEASES = "UPDATE messages SET visible_at = ? WHERE queue = ? AND visible_at > 0 AND receipt IS NOT NULL"
 _NEXT = "SELECT id, receives FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"
 _NEXT_DUE = "SELECT min(visible_at) FROM messages WHERE queue = ? AND visible_at > 0"
@@ -99,11 +101,11 @@ class SqliteQueue(Queue):
         """Delete the messages. A lease that has already ended is passed over."""
         await self._change_all("DELETE FROM messages WHERE id = ? AND receipt = ?", [_key(lease) for lease in leases])
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0) -> None:
-        """Let others receive the messages again, `delay` seconds from now."""
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+        """Let others receive the messages again, `delay` seconds from now; if `unused` the receive does not count."""
         due = time.time() + delay
-        rows = [(due, *_key(lease)) for lease in leases]
-        await self._change_all("UPDATE messages SET visible_at = ?, receipt = NULL WHERE id = ? AND receipt = ?", rows)
+        rows = [(due, int(unused), *_key(lease)) for lease in leases]
+        await self._change_all(_GIVE_BACK, rows)
         self._signal.notify()
 
     async def bury(self, lease: Lease, reason: str) -> None:
