@@ -154,6 +154,8 @@ class FakeQueue:
     waiting: list[Lease] = field(default_factory=list)
     acknowledged: list[Lease] = field(default_factory=list)
     buried: list[tuple[Lease, str]] = field(default_factory=list)
+    extended: list[tuple[list[Lease], float]] = field(default_factory=list)
+    returned: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     faults: int = 0
 
@@ -172,13 +174,14 @@ class FakeQueue:
         return taken
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
-        raise NotImplementedError(leases, seconds)
+        self.extended.append((list(leases), seconds))
 
     async def acknowledge(self, leases: Sequence[Lease]) -> None:
         self.acknowledged += leases
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0) -> None:
-        assert delay == 0
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+        assert (delay, unused) == (0, True)
+        self.returned += len(leases)
         self.waiting += leases
 
     async def bury(self, lease: Lease, reason: str) -> None:

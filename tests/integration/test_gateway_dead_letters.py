@@ -66,6 +66,13 @@ async def test_a_better_answer_stays_however_late_the_letter_is(database: Databa
     assert found.status == "done"
 
 
+async def test_an_answer_that_could_not_be_kept_in_time_is_the_answer(database: Database) -> None:
+    done = RecognizedFaces(request_id="r1", result="Ada", content_sha256="00")
+    found = await (await give_up(database, done.to_bytes())).get("r1")
+    assert found is not None
+    assert found.answer == done
+
+
 async def test_what_names_no_request_is_deleted(database: Database) -> None:
     results = await give_up(database, b"no message of ours")
     assert await results.get("r1") is None

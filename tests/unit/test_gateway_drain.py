@@ -112,6 +112,32 @@ async def test_a_store_out_of_reach_loses_nothing_and_tells_nobody(drained: Drai
     assert len(drained.queue.acknowledged) == 1
 
 
+async def test_a_store_out_of_reach_uses_up_no_receives(drained: Drained) -> None:
+    """Each return would count towards the five after which the message is a dead letter."""
+    drained.results.faults = 8
+    await drained.queue.send([answer("a").to_bytes(), b"nonsense"])
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(drained.run())
+        await until(lambda: drained.queue.buried)
+        drained.stop.set()
+    assert drained.queue.returned == 0
+    assert [len(leases) for leases, _ in drained.queue.extended] == [2] * 8
+    assert all(seconds > drain._LONGEST_PAUSE_SECONDS * 1.25 for _, seconds in drained.queue.extended)
+    assert [lease.body for lease, _ in drained.queue.buried] == [b"nonsense"]
+
+
+async def test_a_stop_during_an_outage_of_the_store_returns_the_answers(drained: Drained) -> None:
+    drained.results.faults = 1_000_000
+    await drained.queue.send([answer("a").to_bytes()])
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(drained.run())
+        await until(lambda: len(drained.queue.extended) >= 3)
+        assert drained.queue.returned == 0
+        drained.stop.set()
+    assert drained.queue.returned == 1
+    assert len(drained.queue.waiting) == 1
+
+
 async def test_a_stop_does_not_wait_for_a_store_out_of_reach(drained: Drained) -> None:
     drained.results.faults = 1_000_000
     await drained.drain(answer("a", camera="door"))

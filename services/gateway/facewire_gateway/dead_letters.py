@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import structlog
 
-from facewire.errors import QueueError
+from facewire.errors import QueueError, RecognizeError
 from facewire.failures import answer_unread
+from facewire.messages import RecognizedFaces
 from facewire.queues import MAX_RECEIVES, Lease, Queue
 from facewire.stores import ResultStore
 from facewire_gateway import metrics
@@ -23,13 +24,12 @@ async def drain_dead_letters(
 ) -> None:
     """Answer each request in `dead` with `failed`, unless it has a better answer, and delete the message.
 
-    Messages of any stage are taken; one that names no request is deleted and logged. Runs until `stop` is set and the
-    queue is empty.
+    A message that is an answer itself, one that could not be kept in time, is kept as it stands. Messages of any stage
+    are taken; one that names no request is deleted and logged. Runs until `stop` is set and the queue is empty.
     """
 
     async def settle_leases(leases: Sequence[Lease]) -> None:
-        error = QueueError("dead_letter", _DETAIL)
-        read = [await asyncio.to_thread(answer_unread, lease.body, error, "cloud") for lease in leases]
+        read = [await asyncio.to_thread(_answer_in, lease.body) for lease in leases]
         answers = [answer for answer in read if answer is not None]
         kept = await settle(answers, results, feed, publish)
         metrics.DEAD_LETTERS.inc(len(leases))
@@ -38,3 +38,10 @@ async def drain_dead_letters(
         await dead.acknowledge(leases)
 
     await drain(dead, settle_leases, stop)
+
+
+def _answer_in(body: bytes) -> RecognizedFaces | None:
+    try:
+        return RecognizedFaces.from_bytes(body)
+    except RecognizeError:
+        return answer_unread(body, QueueError("dead_letter", _DETAIL), "cloud")

@@ -25,6 +25,8 @@ BATCH = 10
 WAIT_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+#: What leases are extended by while the store is out of reach; longer than a pause and an attempt.
+_LEASE_SECONDS = 30.0
 #: How long a batch that is under way when the drain is cancelled may take to be settled.
 _GRACE_SECONDS = 2.0
 
@@ -63,28 +65,61 @@ async def drain(queue: Queue, settle_leases: SettleLeases, stop: asyncio.Event) 
     """Hand what comes over `queue` to `settle_leases`, a batch at a time, until `stop` is set and the queue is empty.
 
     While the store or the queue is out of reach it tries again, until the stop: the queue keeps what is left. A batch
-    under way when it is cancelled is settled first, within two seconds.
+    under way when it is cancelled is settled first, within two seconds. A batch that waits for the store stays lent,
+    so that an outage does not use up the receives after which a message counts as poison.
     """
-    cancelled = asyncio.Event()
     pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     while True:
         try:
             leases = await queue.receive(BATCH, wait=0 if stop.is_set() else WAIT_SECONDS)
             if leases:
-                await uninterrupted(settle_leases(leases), cancelled=cancelled, grace=_GRACE_SECONDS)
+                await _settle_in_time(queue, leases, settle_leases, stop)
             elif stop.is_set():
                 return
             pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         except (QueueError, StoreError) as error:
-            metrics.DRAIN_FAULTS.labels(type(error).__name__).inc()
-            _log.warning(
-                "answers could not be kept or acknowledged: tried again",
-                stage=error.stage,
-                code=error.code,
-                detail=error.detail,
-            )
+            _note_fault(error)
             if await happens_within(stop, next(pauses)):
                 return
+
+
+async def _settle_in_time(
+    queue: Queue, leases: Sequence[Lease], settle_leases: SettleLeases, stop: asyncio.Event
+) -> None:
+    """Settle the leases, keeping them for as long as the store is out of reach; at the stop give them back, unused.
+
+    StoreError where the stop came first.
+    """
+    for pause in growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS):
+        try:
+            await uninterrupted(settle_leases(leases), cancelled=asyncio.Event(), grace=_GRACE_SECONDS)
+        except StoreError as error:
+            if stop.is_set():
+                await queue.give_back(leases, unused=True)
+                raise
+            _note_fault(error)
+        else:
+            return
+        await _keep_leases(queue, leases)
+        await happens_within(stop, pause)
+
+
+async def _keep_leases(queue: Queue, leases: Sequence[Lease]) -> None:
+    """Extend the leases; where the queue is out of reach too they may end, and the answers come again."""
+    try:
+        await queue.extend(leases, _LEASE_SECONDS)
+    except QueueError as error:
+        _note_fault(error)
+
+
+def _note_fault(error: QueueError | StoreError) -> None:
+    metrics.DRAIN_FAULTS.labels(type(error).__name__).inc()
+    _log.warning(
+        "answers could not be kept or acknowledged: tried again",
+        stage=error.stage,
+        code=error.code,
+        detail=error.detail,
+    )
 
 
 async def _settle_leases(
@@ -92,20 +127,19 @@ async def _settle_leases(
 ) -> None:
     readable = []
     answers = []
+    unreadable = []
     for lease in leases:
         try:
             answers.append(RecognizedFaces.from_bytes(lease.body))
             readable.append(lease)
         except RecognizeError as error:
-            metrics.ANSWERS.labels("unreadable").inc()
-            _log.warning("an answer cannot be read: buried", code=error.code, detail=error.detail, size=len(lease.body))
-            await responses.bury(lease, str(error))
-    try:
-        await settle(answers, results, feed, publish)
-    except StoreError:
-        await responses.give_back(readable)
-        raise
+            unreadable.append((lease, error))
+    await settle(answers, results, feed, publish)
     await responses.acknowledge(readable)
+    for lease, fault in unreadable:
+        metrics.ANSWERS.labels("unreadable").inc()
+        _log.warning("an answer cannot be read: buried", code=fault.code, detail=fault.detail, size=len(lease.body))
+        await responses.bury(lease, str(fault))
 
 
 def _is_conflict(answer: RecognizedFaces) -> bool:
