@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from facewire.errors import FacewireError, ModelError, SettingsError, StoreError
+from facewire.errors import FacewireError, ModelError, SettingsError
 from facewire.settings import MqttSettings
 from facewire_standalone.camera import Camera
 from facewire_standalone.client import Client, Picture
@@ -132,9 +132,16 @@ async def test_an_unknown_embedder_and_one_that_is_not_here(tmp_path: Path) -> N
     assert "facewire models pull sface" in missing.detail
 
 
-async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "facewire.db").write_bytes(b"no database at all" * 1000)
-    assert isinstance(await refusal(settings_for(tmp_path)), StoreError)
+async def test_a_database_that_cannot_be_opened_is_a_wrong_setting(tmp_path: Path) -> None:
+    file = tmp_path / "facewire.db"
+    file.write_bytes(b"no database at all" * 1000)
+    garbage = await refusal(settings_for(tmp_path))
+    file.unlink()
+    file.mkdir()
+    folder = await refusal(settings_for(tmp_path))
+    for error in (garbage, folder):
+        assert isinstance(error, SettingsError)
+        assert (error.code, str(file) in error.detail) == ("data_dir", True)
 
 
 async def test_beyond_loopback_only_with_keys_and_passwords(tmp_path: Path) -> None:

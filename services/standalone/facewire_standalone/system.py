@@ -3,14 +3,14 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from facewire.background import background
-from facewire.errors import QueueError
+from facewire.errors import QueueError, SettingsError, StoreError
 from facewire.mqtt import MqttConnection
 from facewire.queues.inbox import Inbox
 from facewire.queues.sqlite import SqliteQueue
@@ -63,14 +63,15 @@ class _Kept:
     @classmethod
     def in_database(cls, database: Database, settings: StandaloneSettings) -> "_Kept":
         results = SqliteResultStore(database, id_window_seconds=settings.id_window_seconds)
+        requests, responses = (SqliteQueue(database, name) for name in ("requests", "responses"))
         inbox = Inbox(
             database,
             max_bytes=settings.inbox_bytes,
             policy=settings.inbox_policy,
             id_window_seconds=settings.id_window_seconds,
             results=results,
+            responses=responses,
         )
-        requests, responses = (SqliteQueue(database, name) for name in ("requests", "responses"))
         return cls(database, results, SqliteGalleryStore(database), inbox, requests, responses)
 
     async def end_leases(self) -> None:
@@ -90,7 +91,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
     with claimed(settings.data_dir):
         stages = await asyncio.to_thread(load_stages, settings)
         async with (
-            Database.open(settings.database_file) as database,
+            _opened(settings.database_file) as database,
             embedded_broker(
                 settings.mqtt_host,
                 settings.mqtt_port,
@@ -104,6 +105,17 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
             parts = _Parts(settings, stages, kept, cameras, ResultPublisher(publishing))
             async with parts.running(broker) as system:
                 yield system
+
+
+@asynccontextmanager
+async def _opened(file: Path) -> AsyncIterator[Database]:
+    """Open the database; SettingsError `data_dir` where that fails, since it is the folder that was chosen."""
+    async with AsyncExitStack() as stack:
+        try:
+            database = await stack.enter_async_context(Database.open(file))
+        except StoreError as error:
+            raise SettingsError("data_dir", error.detail) from error
+        yield database
 
 
 def _inner_settings(settings: StandaloneSettings, broker: EmbeddedBroker) -> MqttSettings:
