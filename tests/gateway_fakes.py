@@ -103,6 +103,9 @@ class FakeGallery:
             self.faces_of.setdefault(face.person, []).append(face.face_id)
         return 1
 
+    async def add_embeddings(self, faces: Sequence[EnrolledFace]) -> int:
+        raise NotImplementedError(faces)
+
     async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
         raise NotImplementedError(embedder)
 

@@ -148,6 +148,15 @@ class MemoryGalleryStore:
         self.number += bool(new)
         return self.number
 
+    async def add_embeddings(self, faces: Sequence[EnrolledFace]) -> int:
+        self._check()
+        there = {(face.face_id, face.person) for face in self.kept.values()}
+        new = {(face.face_id, face.embedder): face for face in faces if (face.face_id, face.person) in there}
+        count = len(new.keys() - self.kept.keys())
+        self.kept = new | self.kept
+        self.number += bool(count)
+        return count
+
     async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
         self._check()
         rows = [replace(face, crop=None) for face in self.kept.values() if embedder in (None, face.embedder)]

@@ -63,21 +63,22 @@ class GallerySync:
     async def embed_again(self) -> int:
         """Embed from their crops the faces that only other embedders have seen; return how many that were.
 
-        Their other embeddings stay. Faces without a crop, imported ones, cannot be embedded again.
+        Their other embeddings stay. Faces without a crop, imported ones, cannot be embedded again; faces deleted
+        meanwhile stay deleted.
         """
         missing = await self._not_embedded()
         if not missing:
             return 0
         crops = [face for face in await self._store.crops() if face.face_id in missing]
-        embedded = 0
+        embedded = kept = 0
         for start in range(0, len(crops), _CHUNK):
             faces = await asyncio.to_thread(_embed_again, crops[start : start + _CHUNK], self._embedder)
-            await self._store.add(faces)
+            kept += await self._store.add_embeddings(faces)
             embedded += len(faces)
         without = len(missing) - len(crops)
-        facts = {"faces": embedded, "without_crop": without, "failed": len(crops) - embedded}
+        facts = {"faces": kept, "without_crop": without, "failed": len(crops) - embedded, "gone": embedded - kept}
         _log.info("the gallery was embedded again", embedder=self._embedder.spec.id, **facts)
-        return embedded
+        return kept
 
     async def _not_embedded(self) -> set[str]:
         _, faces = await self._store.faces()

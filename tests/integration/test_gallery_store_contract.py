@@ -95,6 +95,30 @@ async def test_a_face_embedded_again_is_one_face_with_two_embeddings(store: Gall
     assert await store.people() == [PersonSummary("Ada", ("f1",), NOON)]
 
 
+async def test_an_embedding_is_added_to_a_face_that_is_there(store: GalleryStore) -> None:
+    version = await store.add([face("f1"), face("f2")])
+    more = [replace(face(name), embedder="sface", embedding=b"sface") for name in ("f1", "f2")]
+    assert await store.add_embeddings(more) == 2
+    assert await store.version() > version
+    assert (await store.faces("sface"))[1] == without_crop(*more)
+
+
+async def test_a_known_embedding_stays_as_it_is(store: GalleryStore) -> None:
+    version = await store.add([face("f1")])
+    assert await store.add_embeddings([replace(face("f1"), embedding=b"other")]) == 0
+    assert await store.faces() == (version, without_crop(face("f1")))
+
+
+async def test_an_embedding_does_not_bring_a_deleted_face_back(store: GalleryStore) -> None:
+    await store.add([face("f1"), face("f2", "Grace")])
+    await store.delete_person("Ada")
+    version = await store.add([face("f2", "Grace")])
+    late = [face("f1"), replace(face("f1"), embedder="sface"), replace(face("f2", "Ada"), embedder="sface")]
+    assert await store.add_embeddings(late) == 0
+    assert await store.faces() == (version, without_crop(face("f2", "Grace")))
+    assert await store.crops() == [face("f2", "Grace")]
+
+
 async def test_faces_of_an_embedder_nobody_used(store: GalleryStore) -> None:
     version = await store.add([face("f1")])
     assert await store.faces("sface") == (version, [])

@@ -1,11 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from facewire.errors import StoreError
 from facewire.gallerysync import GallerySync
@@ -131,6 +132,29 @@ async def test_embedding_again_passes_over_a_crop_that_cannot_be_decoded() -> No
     broken = FaceCrop.model_validate({"jpeg": b"junk", "landmarks": LANDMARKS, "box": [20, 20, 70, 70]})
     await store.add([enrolled("Ann", embedder="old", crop=broken), enrolled("Bob", embedder="old")])
     assert await GallerySync(store, ColourEmbedder("new")).embed_again() == 1
+
+
+class DeletingEmbedder(ColourEmbedder):
+    """Has a person deleted while it embeds."""
+
+    def __init__(self, delete: Callable[[], None]) -> None:
+        super().__init__("new")
+        self._delete = delete
+
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self._delete()
+        return super().embed(faces)
+
+
+async def test_a_person_deleted_while_her_crop_is_embedded_stays_deleted() -> None:
+    store, loop = MemoryGalleryStore(), asyncio.get_running_loop()
+    await store.add([enrolled("Ann", embedder="old"), enrolled("Bob", embedder="old")])
+
+    def delete() -> None:
+        assert asyncio.run_coroutine_threadsafe(store.delete_person("Ann"), loop).result(5) == 1
+
+    assert await GallerySync(store, DeletingEmbedder(delete)).embed_again() == 1
+    assert {(face.person, face.embedder) for face in store.kept.values()} == {("Bob", "old"), ("Bob", "new")}
 
 
 async def test_many_faces_are_embedded_in_chunks() -> None:

@@ -102,6 +102,12 @@ class GalleryStore(Protocol):
     async def add(self, faces: Sequence[EnrolledFace]) -> int:
         """Keep the faces (a known face id is left as it is) and return the version."""
 
+    async def add_embeddings(self, faces: Sequence[EnrolledFace]) -> int:
+        """Keep the embeddings of those faces that are there and of that person; return how many were new.
+
+        Unlike `add` it never brings back a face that was deleted while its crop was embedded anew.
+        """
+
     async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
         """Return the version and all faces, or those of one embedder, crops left out."""
 

@@ -33,6 +33,17 @@ class SqliteGalleryStore(GalleryStore):
 
         return await self._database.write(change)
 
+    async def add_embeddings(self, faces: Sequence[EnrolledFace]) -> int:
+        """Keep the embeddings of those faces that are there and of that person; return how many were new."""
+
+        def change(connection: sqlite3.Connection) -> int:
+            added = sum(_add_embedding(connection, face) for face in faces)
+            if added:
+                _next_version(connection)
+            return added
+
+        return await self._database.write(change)
+
     async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
         """Return the version and all faces, or those of one embedder, oldest first, crops left out."""
         query = """
@@ -103,8 +114,15 @@ def _add(connection: sqlite3.Connection, face: EnrolledFace) -> bool:
     if person != face.person:
         detail = f"face {face.face_id} is enrolled for another person: enrol it under a new request id"
         raise GalleryError("face_id_taken", detail)
-    insert = "INSERT OR IGNORE INTO embeddings VALUES (?, ?, ?)"
-    return connection.execute(insert, (face.face_id, face.embedder, face.embedding)).rowcount > 0
+    return _add_embedding(connection, face)
+
+
+def _add_embedding(connection: sqlite3.Connection, face: EnrolledFace) -> bool:
+    """Keep the face's embedding if the face is there, and return whether it is new."""
+    insert = """
+        INSERT OR IGNORE INTO embeddings (face_id, embedder, embedding)
+        SELECT face_id, ?, ? FROM faces WHERE face_id = ? AND person = ?"""
+    return connection.execute(insert, (face.embedder, face.embedding, face.face_id, face.person)).rowcount > 0
 
 
 def _delete_faces(connection: sqlite3.Connection, where: str, values: Sequence[str]) -> int:
