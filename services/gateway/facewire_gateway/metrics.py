@@ -3,6 +3,8 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("facewire_gateway_requests_total", "HTTP requests answered", ["method", "route", "status"])
+CONNECTIONS_REFUSED = Counter("facewire_gateway_connections_refused_total", "Connections closed: too many were open")
+CONNECTIONS_TIMED_OUT = Counter("facewire_gateway_connections_timed_out_total", "Connections closed: no request came")
 SECONDS = Histogram(
     "facewire_gateway_request_seconds",
     "Time to answer an HTTP request, long polls included",

@@ -12,9 +12,11 @@ from fastapi import FastAPI
 from facewire.errors import SettingsError
 from facewire.settings import GatewaySettings
 from facewire_gateway.auth import is_loopback
+from facewire_gateway.connections import BoundedHttp
 from facewire_gateway.feed import Feed
 
-_BACKLOG = 1024
+#: asyncio accepts so many at a time; where the system runs out of sockets it also logs so many lines a second.
+_BACKLOG = 128
 #: Longer than clients and proxies keep an idle connection, so that they, not we, close it between two requests.
 _KEEP_ALIVE_SECONDS = 75
 
@@ -71,7 +73,9 @@ async def serve(
 def _config(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedHttp,
+        ws="none",
+        backlog=_BACKLOG,
         lifespan="off",
         log_config=None,
         access_log=False,
