@@ -8,8 +8,9 @@ from typing import Any, Literal
 import pytest
 
 from facewire.errors import IntakeError, QueueError
-from facewire.messages import Frame
+from facewire.messages import Failure, Frame, RecognizedFaces
 from facewire.queues.inbox import Inbox
+from facewire.queues.sqlite import SqliteQueue
 from facewire.sqlite import Database
 from facewire.stores import ResultQuery
 from facewire.stores.sqlite import SqliteResultStore
@@ -146,6 +147,76 @@ async def test_latest_drops_the_oldest_waiting_frames_of_the_camera(database: Da
     ]
     assert dropped[0].content_sha256 == frames[1].content_sha256
     assert await contents(inbox) == ["gate1", "r4"]
+
+
+async def test_dropped_frames_are_answered_in_the_same_commit(database: Database) -> None:
+    responses = SqliteQueue(database, "responses")
+    inbox = inbox_of(database, "latest", room_for(frame("r1"), frame("r2")), responses=responses)
+    for name in ("r1", "r2"):
+        await inbox.accept(frame(name))
+    with pytest.raises(IntakeError, match="overloaded"):
+        await inbox.accept(frame("large", b"x" * 10_000))
+    assert await responses.receive(10, wait=0) == []
+
+    waiting = asyncio.create_task(responses.receive(10, wait=10))
+    await database.write(lambda _: None)
+    async with asyncio.timeout(0.5):
+        (left,) = await inbox.accept(frame("r3"))
+        (lease,) = await waiting
+
+    answer = RecognizedFaces.from_bytes(lease.body)
+    assert (answer.request_id, answer.status, answer.source, answer.camera) == ("r1", "failed", "edge", "door")
+    assert answer.content_sha256 == left.content_sha256
+    assert answer.error is not None
+    assert (answer.error.stage, answer.error.code) == ("intake", "skipped")
+
+
+async def test_a_dropped_frame_may_be_sent_again(database: Database) -> None:
+    inbox = inbox_of(database, "latest", room_for(frame("r1"), frame("r2")))
+    for name in ("r1", "r2", "r3"):
+        await inbox.accept(frame(name))
+    await inbox.accept(frame("r1"))
+    assert await contents(inbox) == ["r3", "r1"]
+
+
+def failure(request_id: str, code: str) -> RecognizedFaces:
+    return RecognizedFaces(
+        request_id=request_id,
+        status="failed",
+        result="Failed",
+        content_sha256=frame(request_id).content_sha256,
+        error=Failure(stage="queue", code=code, detail="it failed"),
+    )
+
+
+@pytest.mark.parametrize("code", ["dead_letter", "gave_up", "internal", "lost", "overloaded", "skipped"])
+async def test_a_frame_that_was_given_up_may_be_sent_again(database: Database, code: str) -> None:
+    results = SqliteResultStore(database)
+    inbox = inbox_of(database, results=results)
+    await inbox.accept(frame("r1"))
+    await inbox.acknowledge(await inbox.receive(1, wait=0))
+    await results.keep([failure("r1", code)])
+
+    await inbox.accept(frame("r1"))
+    await inbox.accept(frame("r1"))
+
+    assert await contents(inbox) == ["r1"]
+    result = await results.get("r1")
+    assert result is not None
+    assert (result.status, result.answer) == ("pending", None)
+
+
+async def test_a_frame_that_would_fail_again_is_not_looked_at_again(database: Database) -> None:
+    results = SqliteResultStore(database)
+    inbox = inbox_of(database, results=results)
+    await inbox.accept(frame("r1"))
+    await inbox.acknowledge(await inbox.receive(1, wait=0))
+    await results.keep([failure("r1", "not_an_image")])
+    await inbox.accept(frame("r1"))
+    assert await contents(inbox) == []
+    result = await results.get("r1")
+    assert result is not None
+    assert result.status == "failed"
 
 
 async def test_latest_leaves_frames_in_hand_and_those_of_other_cameras(database: Database) -> None:

@@ -79,8 +79,9 @@ async def open_bench(kind: Kind, folder: Path, *, max_bytes: int = 1024**3) -> A
         running_broker(kind, folder) as broker,
         Database.open(folder / "facewire.db") as database,
     ):
-        inbox = Inbox(database, max_bytes=max_bytes, policy="latest", id_window_seconds=600)
-        yield Bench(broker, inbox, SqliteQueue(database, "responses"))
+        responses = SqliteQueue(database, "responses")
+        inbox = Inbox(database, max_bytes=max_bytes, policy="latest", id_window_seconds=600, responses=responses)
+        yield Bench(broker, inbox, responses)
 
 
 async def test_every_frame_and_every_refusal_gets_where_it_belongs(tmp_path: Path) -> None:

@@ -40,11 +40,14 @@ class FrameInbox(Protocol):
     """Where frames wait to be looked at: `facewire.queues.inbox.Inbox`."""
 
     async def accept(self, frame: Frame) -> list[Frame]:
-        """Commit the frame and return those that had to leave for it; IntakeError `id_conflict` or `overloaded`."""
+        """Commit the frame, answer those that had to leave for it and return them.
+
+        IntakeError `id_conflict` or `overloaded`.
+        """
 
 
 class Intake:
-    """Commits frames to the inbox and answers those that had to leave it."""
+    """Commits frames to the inbox, which answers those that had to leave it, and sends the answers to refused ones."""
 
     def __init__(self, inbox: FrameInbox, responses: Queue) -> None:
         self._inbox = inbox
@@ -54,22 +57,15 @@ class Intake:
         """Commit the frame; it is safe when this returns.
 
         IntakeError `id_conflict` (its id is taken by other content) or `overloaded` (no room and the policy says to
-        keep what is there); QueueError when the inbox cannot be written. Frames that had to leave are answered
-        `failed: skipped`, even if the caller is cancelled.
+        keep what is there); QueueError when the inbox cannot be written.
         """
-        await asyncio.shield(self._accept(frame))
+        skipped = await self._inbox.accept(frame)
+        metrics.MESSAGES.labels(STAGE, "done").inc()
+        metrics.MESSAGES.labels(STAGE, "failed").inc(len(skipped))
 
     async def answer(self, answers: Sequence[RecognizedFaces]) -> None:
         """Send answers that need no recognition; QueueError when the response queue cannot be written."""
         await self._responses.send([answer.to_bytes() for answer in answers])
-
-    async def _accept(self, frame: Frame) -> None:
-        skipped = await self._inbox.accept(frame)
-        metrics.MESSAGES.labels(STAGE, "done").inc()
-        if skipped:
-            reason = IntakeError("skipped", "newer frames of the camera took its place: the inbox is full")
-            await self.answer([failed(left, reason, source="edge") for left in skipped])
-            metrics.MESSAGES.labels(STAGE, "failed").inc(len(skipped))
 
 
 async def take_from_mqtt(

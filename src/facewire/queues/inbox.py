@@ -2,10 +2,11 @@
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 from facewire.errors import IntakeError, QueueError, StoreError
-from facewire.messages import Frame
+from facewire.messages import Frame, RecognizedFaces, failed
 from facewire.queues.sqlite import SqliteQueue, insert, totals
 from facewire.sqlite import Database
 from facewire.stores.sqlite import SqliteResultStore
@@ -19,7 +20,9 @@ class Inbox(SqliteQueue):
 
     `max_bytes` bounds what it holds, lent frames included. Where it is reached, policy `latest` drops the oldest
     waiting frames of the same camera, `all` refuses the new one. `id_window_seconds` is how long a request id stands
-    for one content. `results`, in the same database, notes each accepted request as pending.
+    for one content; the id of a frame that was dropped, or given up and answered so, is free for the frame to be sent
+    again. `results` notes each accepted request as pending, `responses` takes the answers to frames dropped; both must
+    be in the same database, and change in the same commit as the inbox.
     """
 
     def __init__(  # noqa: PLR0913 - all but the database are named
@@ -30,6 +33,7 @@ class Inbox(SqliteQueue):
         policy: Literal["latest", "all"],
         id_window_seconds: float,
         results: SqliteResultStore | None = None,
+        responses: SqliteQueue | None = None,
         lease_seconds: float = 30.0,
     ) -> None:
         super().__init__(database, "inbox", lease_seconds=lease_seconds)
@@ -37,11 +41,13 @@ class Inbox(SqliteQueue):
         self._policy = policy
         self._window = id_window_seconds
         self._results = results
+        self._responses = responses
 
     async def accept(self, frame: Frame) -> list[Frame]:
-        """Commit the frame; return those that had to leave for it, without content, for the caller to answer.
+        """Commit the frame; return those that had to leave for it, without content.
 
-        A request already accepted within the window, with the same content and purpose, changes nothing. IntakeError
+        Their answers `failed: skipped` are on `responses`; without such a queue they are for the caller to send. A
+        request already accepted within the window, with the same content and purpose, changes nothing. IntakeError
         `id_conflict` where it differs, `overloaded` where it does not fit; QueueError where the disk fails.
         """
         try:
@@ -49,6 +55,8 @@ class Inbox(SqliteQueue):
         except StoreError as error:
             raise QueueError(error.code, error.detail) from error
         self._signal.notify()
+        if dropped and self._responses is not None:
+            self._responses.announce()
         return dropped
 
     def _accept(self, connection: sqlite3.Connection, frame: Frame) -> list[Frame]:
@@ -57,6 +65,7 @@ class Inbox(SqliteQueue):
             return []
         body = frame.to_bytes()
         dropped = self._make_room(connection, frame, len(body), now)
+        self._skip(connection, dropped)
         insert(connection, self.name, [body], sender=frame.camera)
         self._note(connection, frame, now)
         if self._results is not None:
@@ -72,7 +81,15 @@ class Inbox(SqliteQueue):
                 f"in the last {self._window:.0f} s: choose another id"
             )
             raise IntakeError("id_conflict", detail)
-        return row is not None
+        if row is None:
+            return False
+        return self._results is None or not self._results.invites_again(connection, frame.request_id)
+
+    def _skip(self, connection: sqlite3.Connection, dropped: Sequence[Frame]) -> None:
+        """Forget that the frames were accepted, and answer them."""
+        connection.executemany("DELETE FROM seen WHERE request_id = ?", [(frame.request_id,) for frame in dropped])
+        if self._responses is not None:
+            insert(connection, self._responses.name, [_skipped(frame).to_bytes() for frame in dropped])
 
     def _make_room(self, connection: sqlite3.Connection, frame: Frame, size: int, now: float) -> list[Frame]:
         (_, held) = totals(connection, self.name)
@@ -107,3 +124,8 @@ class Inbox(SqliteQueue):
         prune = """DELETE FROM seen WHERE request_id IN
                    (SELECT request_id FROM seen WHERE accepted_at <= ? ORDER BY accepted_at LIMIT ?)"""
         connection.execute(prune, (now - self._window, _PRUNE))
+
+
+def _skipped(frame: Frame) -> RecognizedFaces:
+    reason = IntakeError("skipped", "newer frames of the camera took its place: the inbox is full")
+    return failed(frame, reason, source="edge")

@@ -77,6 +77,10 @@ class SqliteQueue(Queue):
         for body in bodies:
             _check_size(body)
         await self._write(lambda connection: insert(connection, self.name, bodies))
+        self.announce()
+
+    def announce(self) -> None:
+        """Wake those who wait to receive, after messages were put in by a change of the caller's (`insert`)."""
         self._signal.notify()
 
     async def receive(self, limit: int, *, wait: float) -> list[Lease]:

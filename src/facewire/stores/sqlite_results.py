@@ -17,6 +17,9 @@ from facewire.stores.answers import mentioned_people, recognized_people, without
 #: Rows that one change goes through, so that others get their turn in between.
 CHUNK = 200
 
+#: Failures of the moment: what the answer says is that the same frame may be sent again.
+PASSING_FAILURES = frozenset({"dead_letter", "gave_up", "internal", "lost", "overloaded", "skipped"})
+
 #: Longer than any message stays under way.
 _FORGOTTEN_MICROS = 24 * 3600 * 1_000_000
 _EXPIRED = "expired"
@@ -51,18 +54,30 @@ class SqliteResultStore(ResultStore):
         self._window = round(id_window_seconds * 1_000_000)
 
     async def expect(self, frame: Frame) -> None:
-        """Note that `frame` was accepted: pending, unless the same content is known since less than the window."""
+        """Note that `frame` was accepted: pending, unless the same content is known since less than the window.
+
+        A request that failed for a reason of the moment (`PASSING_FAILURES`) is pending anew.
+        """
         await self._database.write(lambda connection: self.note_expected(connection, frame))
 
     def note_expected(self, connection: sqlite3.Connection, frame: Frame) -> None:
         """Do what `expect` does, within a change of the caller's."""
         received = to_micros(frame.received_at)
         known = _known(connection, frame.request_id)
-        if known is not None and _same(known, frame.content_sha256) and received - known.received_at <= self._window:
+        recent = known is not None and received - known.received_at <= self._window
+        same = known is not None and _same(known, frame.content_sha256)
+        if recent and same and not self.invites_again(connection, frame.request_id):
             return
         _delete(connection, frame.request_id)
         row = (frame.request_id, frame.camera, frame.content_sha256, received)
         connection.execute("INSERT INTO results VALUES (?, 'pending', 0, ?, ?, ?, NULL)", row)
+
+    def invites_again(self, connection: sqlite3.Connection, request_id: str) -> bool:
+        """Tell, within a change of the caller's, whether the request failed for a reason of the moment."""
+        query = "SELECT answer FROM results WHERE request_id = ? AND status = 'failed'"
+        row = connection.execute(query, (request_id,)).fetchone()
+        error = None if row is None else RecognizedFaces.from_bytes(row[0]).error
+        return error is not None and error.code in PASSING_FAILURES
 
     async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
         """Keep each answer that is better than what is there; return those that were kept.
