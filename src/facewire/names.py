@@ -9,6 +9,8 @@ MAX_CAMERA = 128
 MAX_PERSON = 128
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+#: What `result` says in place of a person: UNKNOWN, NO_FACE and FAILED of `messages`.
+_RESULTS = frozenset({"unknown", "no-face", "failed"})
 _RAW_FRAMES = uuid.UUID("6ea2f4d5-6f2b-5b0a-9c5e-6f0a5f2ad1c3")
 _FACES = uuid.UUID("c1b52b1e-8a86-5e0c-8a4a-0f2c3d1e7b55")
 
@@ -27,7 +29,8 @@ def check_person(value: str) -> str:
     r"""Return `value` without outer blanks if it can name a person: 1 to 128 characters, none of them for control.
 
     It is brought into Unicode's composed form (NFC), so that one spelling is one person. A name is never used as a
-    path; `/`, `\`, `.` and `..` are refused all the same, since exports and URLs hold it.
+    path; `/`, `\`, `.` and `..` are refused all the same, since exports and URLs hold it. So are `Unknown`, `No-Face`
+    and `Failed` in any case: an answer's `result` could not be told from a person of that name.
     """
     value = unicodedata.normalize("NFC", value.strip())
     _check_length(value, MAX_PERSON)
@@ -37,6 +40,9 @@ def check_person(value: str) -> str:
     if "/" in value or "\\" in value or value in {".", ".."}:
         message = r"must not hold '/' or '\' and must not be '.' or '..'"
         raise ValueError(message)
+    if value.casefold() in _RESULTS:
+        message = f"must not be {value!r}, which an answer's result says of faces without a name"
+        raise ValueError(message)
     return value
 
 
@@ -45,9 +51,13 @@ def raw_frame_id(camera: str, content_sha256: str) -> str:
     return str(uuid.uuid5(_RAW_FRAMES, f"{camera}\n{content_sha256}"))
 
 
-def face_id(request_id: str) -> str:
-    """Return the id of the face that the request `request_id` enrols: its UUID5, so that a redelivery enrols once."""
-    return str(uuid.uuid5(_FACES, request_id))
+def face_id(request_id: str, content_sha256: str) -> str:
+    """Return the id of the face that a request enrols from a picture: the UUID5 of both.
+
+    A redelivery enrols once, since it has the same content. A request id used anew with another picture, as it may be
+    after its time window, enrols another face; from the request id alone that face would pass for the known one.
+    """
+    return str(uuid.uuid5(_FACES, f"{request_id}\n{content_sha256}"))
 
 
 def _check_topic_part(value: str, longest: int) -> str:

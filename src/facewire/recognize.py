@@ -160,7 +160,7 @@ class FaceRecognizer:
             return Enrolled(person=person, refused=chosen), None
         face = compared[chosen]
         enrolled = EnrolledFace(
-            face_id=face_id(message.request_id),
+            face_id=face_id(message.request_id, message.content_sha256),
             person=person,
             embedder=self._embedder.spec.id,
             embedding=np.asarray(face.embedding, "<f4").tobytes(),

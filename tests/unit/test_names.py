@@ -2,6 +2,7 @@
 
 import pytest
 
+from facewire.messages import FAILED, NO_FACE, UNKNOWN
 from facewire.names import check_camera, check_person, check_request_id, face_id, raw_frame_id
 
 
@@ -40,4 +41,11 @@ def test_too_long_a_name_says_both_numbers() -> None:
 def test_derived_ids_depend_on_all_they_are_made_of() -> None:
     assert raw_frame_id("cam", "00") == raw_frame_id("cam", "00")
     assert len({raw_frame_id("cam", "00"), raw_frame_id("cam2", "00"), raw_frame_id("cam", "01")}) == 3
-    assert face_id("r1") == face_id("r1") != face_id("r2")
+    assert face_id("r1", "00") == face_id("r1", "00")
+    assert len({face_id("r1", "00"), face_id("r2", "00"), face_id("r1", "01")}) == 3
+
+
+@pytest.mark.parametrize("value", [UNKNOWN, NO_FACE, FAILED, "UNKNOWN", "no-face", " failed "])
+def test_nobody_is_named_like_a_result(value: str) -> None:
+    with pytest.raises(ValueError, match=r"must not be '.+', which an answer's result says"):
+        check_person(value)

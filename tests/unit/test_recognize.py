@@ -192,14 +192,14 @@ def test_the_box_is_found_in_the_crop_from_both_sets_of_landmarks() -> None:
 
 
 def test_enrolment_keeps_the_face_with_its_crop() -> None:
-    detected = message(face(BLUE), enroll_as="Blue")
+    detected = message(face(BLUE), enroll_as="Blue", content_sha256="00")
     (recognition,) = recognize(detected)
     assert recognition.answer.result == "Blue"
     assert recognition.answer.enrolled is not None
     assert recognition.answer.enrolled.refused == ()
     enrolled = recognition.enrolled
     assert enrolled is not None
-    assert enrolled.face_id == recognition.answer.enrolled.face_id == face_id("r1")
+    assert enrolled.face_id == recognition.answer.enrolled.face_id == face_id("r1", "00")
     assert (enrolled.person, enrolled.embedder) == ("Blue", "colour")
     vector = np.frombuffer(enrolled.embedding, "<f4")
     assert vector == pytest.approx(unit(BLUE), abs=0.02)
@@ -210,6 +210,14 @@ def test_enrolment_keeps_the_face_with_its_crop() -> None:
     assert crop.box == (20, 20, 70, 70)
     again = FaceInCrop.of_enrolled(crop)
     assert again.landmarks == pytest.approx(np.array(detected.faces[0].crop.landmarks))
+
+
+def test_a_request_id_used_anew_with_another_picture_enrols_another_face() -> None:
+    first, redelivered, anew = (
+        message(face(BLUE), enroll_as="Blue", content_sha256=content) for content in ("00", "00", "01")
+    )
+    ids = [recognition.enrolled and recognition.enrolled.face_id for recognition in recognize(first, redelivered, anew)]
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_enrolment_warns_of_another_person_who_looks_alike() -> None:

@@ -50,7 +50,8 @@ def enrolled_faces(rows: GalleryRows) -> list[EnrolledFace]:
         content = hashlib.sha256(data).hexdigest()
         row = f"import\n{rows.embedder}\n{person}\n{content}"
         seen[row] += 1
-        faces.append(EnrolledFace(face_id(f"{row}\n{seen[row]}"), person, rows.embedder, data, moment, None))
+        identifier = face_id(row, str(seen[row]))
+        faces.append(EnrolledFace(identifier, person, rows.embedder, data, moment, None))
     return faces
 
 
