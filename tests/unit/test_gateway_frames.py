@@ -168,6 +168,23 @@ async def test_the_bytes_of_all_bodies_are_bounded(bench: Bench, monkeypatch: py
     assert (await bench.client.post("/v1/frames", content=large, headers=JPEG)).status_code == 202
 
 
+@pytest.mark.parametrize("path", ["/v1/frames?wait=30", "/v1/people/Ada/faces"])
+async def test_a_picture_that_is_taken_in_counts_no_longer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(budget, "MAX_BYTES_IN_HAND", 1000)
+    large = picture() + bytes(1000 - len(picture()))
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(bench.client.post(path, content=large, headers=JPEG))
+        await until(lambda: bench.feed.waiters)
+        further = await bench.client.post("/v1/frames", content=large, headers=JPEG)
+        bench.feed.close()
+    assert (further.status_code, waiting.result().status_code) == (202, 202)
+    assert (await bench.client.post("/v1/frames", content=large, headers=JPEG)).status_code == 202
+    refused = await bench.client.post("/v1/frames", content=large + b"x", headers=JPEG)
+    assert refused.json()["code"] == "overloaded"
+
+
 async def test_a_body_that_does_not_arrive_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "_BODY_SECONDS", 0.01)
 

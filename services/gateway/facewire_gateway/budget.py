@@ -1,5 +1,6 @@
 """A bound on the bytes of all request bodies in memory at the same time."""
 
+from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facewire.messages import MAX_FRAME_BYTES
@@ -18,8 +19,13 @@ class BodyBudget:
         self._in_hand = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; its body counts until it is answered."""
+        """Serve one request; its body counts until it is released, at the latest until it is answered."""
         mine = 0
+
+        def release() -> None:
+            nonlocal mine
+            self._in_hand -= mine
+            mine = 0
 
         async def receive_counted() -> Message:
             nonlocal mine
@@ -32,7 +38,13 @@ class BodyBudget:
                 raise GatewayError("overloaded", f"{detail}: send again in a moment")
             return message
 
+        scope.setdefault("state", {})["release_body"] = release
         try:
             await self._app(scope, receive_counted, send)
         finally:
-            self._in_hand -= mine
+            release()
+
+
+def release_body(request: Request) -> None:
+    """Count the body of `request` no longer: nothing holds it any more, though its answer may take a while."""
+    request.state.release_body()

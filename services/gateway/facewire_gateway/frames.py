@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from facewire.messages import Camera, RecognizedFaces
 from facewire_gateway.auth import require
+from facewire_gateway.budget import release_body
 from facewire_gateway.deps import Parts, Wait
 from facewire_gateway.upload import read_frame
 from facewire_gateway.waiting import wait_for_answer
@@ -84,6 +85,7 @@ async def post_frame(
     request_id = frame.request_id
     # A long poll must not keep the picture in memory.
     del frame
+    release_body(request)
     answer = await wait_for_answer(request, gateway.feed, request_id, wait)
     headers = {"Location": location_of(request_id)}
     if answer is not None:

@@ -2,15 +2,16 @@
 
 import time
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from facewire.messages import Frame, Person, RecognizedFaces
+from facewire.messages import Person, RecognizedFaces
 from facewire.stores import PersonSummary
 from facewire_gateway.auth import require
+from facewire_gateway.budget import release_body
 from facewire_gateway.deps import MAX_WAIT_SECONDS, Gateway, Parts
 from facewire_gateway.frames import PICTURE_BODY, location_of
 from facewire_gateway.problems import GatewayError
@@ -28,6 +29,13 @@ class PersonShown(BaseModel):
     person: str
     faces: tuple[str, ...]
     enrolled_at: str
+
+
+class _Sent(NamedTuple):
+    """A picture that has been taken in."""
+
+    request_id: str
+    filename: str
 
 
 @router.get("", dependencies=_read)
@@ -83,12 +91,12 @@ async def enroll(request: Request, gateway: Parts, person: Person) -> JSONRespon
     `looks_like` warns of somebody else who is enrolled and looks alike. Several pictures get an answer each, in
     `faces`; 201 says that all are enrolled, 207 that some are not.
     """
-    frames = await read_enrolment(request, person=person)
-    for frame in frames:
-        await gateway.sink.accept(frame)
+    sent = await _accept(request, gateway, person)
+    # The wait for the answers must not keep the pictures in memory.
+    release_body(request)
     deadline = time.monotonic() + MAX_WAIT_SECONDS
-    answers = await _answers(request, gateway, frames, deadline)
-    outcomes = [_outcome(frame, answer) for frame, answer in zip(frames, answers, strict=True)]
+    answers = await _answers(request, gateway, sent, deadline)
+    outcomes = [_outcome(picture, answer) for picture, answer in zip(sent, answers, strict=True)]
     if len(outcomes) == 1:
         return _single(person, outcomes[0])
     statuses = {outcome["status"] for outcome in outcomes}
@@ -98,20 +106,28 @@ async def enroll(request: Request, gateway: Parts, person: Person) -> JSONRespon
     return JSONResponse(body, HTTPStatus.ACCEPTED if "pending" in statuses else HTTPStatus.CREATED)
 
 
-async def _answers(
-    request: Request, gateway: Gateway, frames: list[Frame], deadline: float
-) -> list[RecognizedFaces | None]:
-    """Return the answer to each frame, one after the other: they are worked on together."""
-    answers = []
+async def _accept(request: Request, gateway: Gateway, person: str) -> list[_Sent]:
+    """Take in the pictures of `person` and return what names each of them."""
+    frames = await read_enrolment(request, person=person)
     for frame in frames:
+        await gateway.sink.accept(frame)
+    return [_Sent(frame.request_id, frame.filename) for frame in frames]
+
+
+async def _answers(
+    request: Request, gateway: Gateway, sent: list[_Sent], deadline: float
+) -> list[RecognizedFaces | None]:
+    """Return the answer to each picture, one after the other: they are worked on together."""
+    answers = []
+    for picture in sent:
         seconds = max(0.0, deadline - time.monotonic())
-        answers.append(await wait_for_answer(request, gateway.feed, frame.request_id, seconds))
+        answers.append(await wait_for_answer(request, gateway.feed, picture.request_id, seconds))
     return answers
 
 
-def _outcome(frame: Frame, answer: RecognizedFaces | None) -> dict[str, Any]:
-    outcome: dict[str, Any] = {"request_id": frame.request_id, "filename": frame.filename}
-    location = location_of(frame.request_id)
+def _outcome(sent: _Sent, answer: RecognizedFaces | None) -> dict[str, Any]:
+    outcome: dict[str, Any] = {"request_id": sent.request_id, "filename": sent.filename}
+    location = location_of(sent.request_id)
     if answer is None:
         return {**outcome, "status": "pending", "location": location}
     if answer.error is not None:
