@@ -1,5 +1,6 @@
 """Keys: who may do what, and how the file of keys behaves."""
 
+import asyncio
 import json
 import os
 import stat
@@ -10,8 +11,9 @@ from typing import get_args
 import pytest
 
 from facewire.errors import SettingsError
+from facewire_gateway import events
 from facewire_gateway.auth import KeyRing, Role, create_key, is_loopback, list_keys, remove_key
-from gateway_fakes import Bench, open_bench, picture
+from gateway_fakes import Bench, answer, open_bench, picture, until
 
 JPEG = {"Content-Type": "image/jpeg"}
 #: Every call with the roles that may make it, admin aside.
@@ -100,6 +102,31 @@ async def test_keys_take_effect_and_end_without_a_restart(bench: Bench, path: Pa
     assert remove_key(path, "late")
     assert (await bench.client.get("/v1/people", headers=bearer(key))).status_code == 401
     assert not remove_key(path, "late")
+
+
+async def test_a_removed_key_ends_its_event_streams(bench: Bench, path: Path, keys: dict[str, str]) -> None:
+    late = create_key(path, "late", "read")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        ending = tasks.create_task(bench.client.get("/v1/events", headers=bearer(late)))
+        staying = tasks.create_task(bench.client.get("/v1/events", headers=bearer(keys["read"])))
+        await until(lambda: bench.feed.subscribers == 2)
+        remove_key(path, "late")
+        bench.feed.publish([answer("after")])
+        await until(lambda: bench.feed.subscribers == 1)
+        bench.feed.close()
+    assert "after" not in ending.result().text
+    assert "after" in staying.result().text
+
+
+async def test_a_removed_key_ends_a_silent_event_stream(
+    bench: Bench, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.02)
+    key = create_key(path, "late", "read")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(bench.client.get("/v1/events", headers=bearer(key)))
+        await until(lambda: bench.feed.subscribers == 1)
+        remove_key(path, "late")
 
 
 @pytest.mark.parametrize("content", [None, "{"])

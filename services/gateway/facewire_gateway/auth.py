@@ -120,6 +120,12 @@ class KeyRing:
                 found = key
         return found
 
+    def holds(self, key: Key) -> bool:
+        """Return whether `key`, found earlier, is still one of them and unchanged."""
+        if self._path is not None:
+            self._refresh(self._path)
+        return key in self._keys
+
     def _refresh(self, path: Path) -> None:
         try:
             state = path.stat()
@@ -145,6 +151,7 @@ def require(*roles: Role) -> Callable[..., Awaitable[None]]:
         ring: KeyRing = request.app.state.keys
         if not ring.required:
             _check_local(request)
+            request.state.key = None
             return
         if credentials is None:
             raise GatewayError("missing_key", "send a key: Authorization: Bearer <key>")
@@ -154,8 +161,16 @@ def require(*roles: Role) -> Callable[..., Awaitable[None]]:
         if key.role not in allowed:
             needed = " or ".join((*roles, "admin") if "admin" not in roles else roles)
             raise GatewayError("missing_role", f"this needs a key of role {needed}; {key.name!r} has {key.role}")
+        request.state.key = key
 
     return check
+
+
+def is_still_allowed(request: Request) -> bool:
+    """Return whether the key that let `request` through is still in force; True where nobody needs one."""
+    key: Key | None = request.state.key
+    ring: KeyRing = request.app.state.keys
+    return key is None or ring.holds(key)
 
 
 def _check_local(request: Request) -> None:

@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import StreamingResponse
 
 from facewire.messages import Camera, Person
-from facewire_gateway.auth import require
+from facewire_gateway.auth import is_still_allowed, require
 from facewire_gateway.deps import Parts
 from facewire_gateway.feed import Event, Feed, Overflow
 
@@ -26,6 +27,7 @@ HEARTBEAT_SECONDS = 15.0
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def get_events(
+    request: Request,
     gateway: Parts,
     camera: Camera | None = None,
     person: Person | None = None,
@@ -40,10 +42,19 @@ async def get_events(
     gateway.feed.check_room()
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     stream = _stream(gateway.feed, camera, person, last_event_id)
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_while_allowed(request, stream), media_type="text/event-stream", headers=headers)
 
 
-async def _stream(feed: Feed, camera: str | None, person: str | None, after: str | None) -> AsyncIterator[bytes]:
+async def _while_allowed(request: Request, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """End `stream` where its next event or heartbeat comes after the key was removed."""
+    async with aclosing(stream):
+        async for chunk in stream:
+            if not is_still_allowed(request):
+                return
+            yield chunk
+
+
+async def _stream(feed: Feed, camera: str | None, person: str | None, after: str | None) -> AsyncGenerator[bytes, None]:
     with feed.subscribe(camera=camera, person=person, after=after) as subscription:
         yield b": connected\n\n"
         while True:
