@@ -194,6 +194,26 @@ async def test_a_stop_ends_streams_and_long_polls_at_once(running: Running) -> N
     assert streaming.result().status_code == 200
 
 
+async def test_a_stop_refuses_an_upload_that_is_still_arriving(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = httpx.URL(running.url)
+    head = f"POST /v1/frames HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: image/jpeg\r\nContent-Length: 5000\r\n"
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(head.encode() + b"Expect: 100-continue\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(picture())
+        assert (await running.client.get("/healthz")).status_code == 200
+        running.stop.set()
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 2\r\n" in answer.lower()
+    assert b'"overloaded"' in answer
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_a_body_far_over_the_limit_is_told_so(running: Running) -> None:
     response = await running.client.post("/v1/frames", content=bytes(60_000_000), headers=JPEG)
     assert (response.status_code, response.json()["code"]) == (413, "too_large")

@@ -9,7 +9,7 @@ from facewire.settings import GatewaySettings
 from facewire.stores import GalleryStore, ResultStore
 from facewire_gateway import events, frames, health, people, results
 from facewire_gateway.auth import KeyRing
-from facewire_gateway.budget import BodyBudget
+from facewire_gateway.budget import Bodies, BodyBudget
 from facewire_gateway.deps import Depth, FrameSink, Gateway, Readiness
 from facewire_gateway.feed import Feed
 from facewire_gateway.observe import Observe
@@ -44,7 +44,8 @@ def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call
     app.state.gateway = Gateway(settings, sink, results, gallery, feed, readiness or {}, depths or {})
     app.state.keys = keys or KeyRing(settings.keys_file)
     add_problem_handlers(app)
-    app.add_middleware(BodyBudget)
+    app.state.bodies = Bodies()
+    app.add_middleware(BodyBudget, bodies=app.state.bodies)
     app.add_middleware(Observe)
     for router in _ROUTERS:
         app.include_router(router)

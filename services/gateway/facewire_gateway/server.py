@@ -56,9 +56,10 @@ def url_of(listener: socket.socket, settings: GatewaySettings) -> str:
 async def serve(
     app: FastAPI, listener: socket.socket, settings: GatewaySettings, *, feed: Feed, stop: asyncio.Event
 ) -> None:
-    """Serve `app` on `listener` until `stop` is set; then end event streams and long polls, and finish what is left.
+    """Serve `app`, made by `create_app`, on `listener` until `stop` is set; then finish what is in hand.
 
-    Requests that take longer than `drain_seconds` are cut off. Closes the socket.
+    Event streams and long polls end at the stop, and uploads that are still arriving are refused. Requests
+    that take longer than `drain_seconds` are cut off. Closes the socket.
     """
     server = _Server(_config(app, settings))
     async with asyncio.TaskGroup() as tasks:
@@ -67,6 +68,7 @@ async def serve(
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         feed.close()
+        app.state.bodies.close()
         server.should_exit = True
 
 
