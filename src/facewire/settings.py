@@ -4,10 +4,10 @@ A wrong value stops the start with one line that names the setting, the value's 
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic_settings
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from facewire.errors import SettingsError
@@ -17,6 +17,18 @@ from facewire.messages import explain
 LONGEST_WAIT_SECONDS = 31 * 86_400
 #: A century; dates beyond the year 9999 cannot be reckoned with.
 LONGEST_KEPT_DAYS = 36_525
+
+
+def _check_host(value: str) -> str:
+    try:
+        value.encode("idna")  # as the socket does it
+    except UnicodeError as error:
+        message = f"{value!r} is no host name: {error}"
+        raise ValueError(message) from error
+    return value
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
 
 
 class Settings(BaseSettings):
@@ -43,7 +55,7 @@ class Settings(BaseSettings):
 class MqttSettings(Settings):
     """How to reach the MQTT broker."""
 
-    mqtt_host: str = "127.0.0.1"
+    mqtt_host: Host = "127.0.0.1"
     mqtt_port: int = Field(default=1883, ge=0, le=65535)
     mqtt_username: str | None = None
     mqtt_password: str | None = None
@@ -80,7 +92,7 @@ class RecognizerSettings(Settings):
 class GatewaySettings(MqttSettings):
     """Where the HTTP API listens, who may use it, and how long answers are kept."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     keys_file: Path | None = None
     tls_cert_file: Path | None = None

@@ -55,6 +55,15 @@ def test_a_list_that_is_no_json_is_one_line_with_an_example(monkeypatch: pytest.
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["host", "mqtt_host"])
+def test_what_cannot_be_looked_up_is_no_host(name: str) -> None:
+    for host in ("a..b", "a" * 64, "\udcfc"):
+        with pytest.raises(SettingsError, match=f"{name}: .* is no host name"):
+            GatewaySettings.read(**{name: host})
+    for host in ("127.0.0.1", "::1", "müller.example", "0.0.0.0"):  # noqa: S104 - only read
+        assert getattr(GatewaySettings.read(**{name: host}), name) == host
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         GatewaySettings.read().port = 1  # type: ignore[misc]
