@@ -134,16 +134,92 @@ def test_what_is_no_picture_fails_alone(own: Child, tmp_path: Path, samples: Pat
     (tmp_path / "text.jpg").write_text("no picture")
     sent = facewire("send", tmp_path / "text.jpg", samples / "cat.jpg", "--url", own.http_url)
     assert sent.returncode == 1
-    assert "text.jpg: client: not_an_image" in sent.stdout
-    assert "cat.jpg: No-Face" in sent.stdout
-    published = facewire("send", tmp_path / "text.jpg", samples / "cat.jpg", *mqtt_of(own))
+    assert "text.jpg: client: not_an_image" in sent.stderr
+    assert one_line(sent.stdout).startswith("cat.jpg: No-Face")
+    pictures = (tmp_path / "text.jpg", tmp_path / "absent.jpg", samples / "cat.jpg")
+    published = facewire("send", *pictures, *mqtt_of(own))
     assert published.returncode == 1
     assert "text.jpg: Failed" in published.stdout
+    assert "cat.jpg: No-Face" in published.stdout
+    assert "No such file" in one_line(published.stderr)
+    alone = facewire("send", tmp_path / "absent.jpg", *mqtt_of(own))
+    assert (alone.returncode, alone.stdout) == (1, "")
     offline = facewire("recognize", tmp_path / "text.jpg", tmp_path / "absent.jpg", "--data", tmp_path / "none")
     assert offline.returncode == 1
     assert "not_an_image" in offline.stdout
     assert "No such file" in offline.stdout
     assert not (tmp_path / "none").exists()
+
+
+def test_json_is_all_that_goes_to_standard_output(own: Child, tmp_path: Path, samples: Path) -> None:
+    pictures = (tmp_path / "absent.jpg", samples / "cat.jpg")
+    for way in (("--http", "--url", own.http_url), mqtt_of(own)):
+        answered = facewire("send", "--json", *pictures, *way)
+        assert json.loads(one_line(answered.stdout))["result"] == "No-Face"
+        assert "No such file" in one_line(answered.stderr)
+        sent = facewire("send", "--json", "--no-wait", *pictures, *way)
+        pending = json.loads(one_line(sent.stdout))
+        assert pending == {"request_id": pending["request_id"], "filename": "cat.jpg", "status": "pending"}
+        assert "No such file" in one_line(sent.stderr)
+        late = facewire("send", "--json", "--timeout", "0", samples / "cat.jpg", *way)
+        assert (late.returncode, late.stdout) == (1, "")
+        assert "no answer within 0 s" in one_line(late.stderr)
+
+
+def test_a_reader_that_has_gone_ends_sending_quietly(own: Child, samples: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*FACEWIRE, "send", "--json", *[str(samples / "cat.jpg")] * 3, "--url", own.http_url]
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_file_name_that_is_not_utf_8_is_shown_as_well_as_it_goes(own: Child, tmp_path: Path, samples: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(samples / "cat.jpg", file)
+    calls: tuple[tuple[str | Path, ...], ...] = (
+        ("send", file, "--url", own.http_url),
+        ("send", file, *mqtt_of(own)),
+        ("recognize", file, "--data", tmp_path / "none"),
+    )
+    for arguments in calls:
+        done = facewire(*arguments)
+        assert (done.returncode, "caf\ufffd.jpg: No-Face" in one_line(done.stdout)) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--url", "http://[::1"), "settings: url: "),
+        (("--url", "http://a..b"), "settings: url: "),
+        (("--key", "schlüssel"), "settings: key: "),
+        (("--mqtt", "--camera", "#"), "settings: camera: '#' must be"),
+        (("--camera", "a/b"), "settings: camera: 'a/b' must be"),
+        (("--mqtt", "--mqtt-host", "a..b"), "mqtt_host: "),
+    ],
+)
+def test_wrong_usage_is_one_line(samples: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = facewire("send", samples / "cat.jpg", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in one_line(done.stderr)
+
+
+def test_watching_nobody_says_so_once(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with said.open("w") as errors:
+        command = [*FACEWIRE, "watch", "--url", "http://127.0.0.1:9"]
+        watcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+    try:
+        wait_for(said, "is `facewire up` running there?")
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(20) == 0
+    finally:
+        watcher.kill()
+        watcher.wait()
+    assert one_line(said.read_text()).startswith("facewire: no answer from http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -252,6 +328,8 @@ class TestUp:
             (("--embedder", "nobody"), "there is no embedder 'nobody'"),
             (("--embedder", "sface"), "facewire models pull sface"),
             (("--host", "192.0.2.1"), "facewire keys add"),
+            (("--host", "a..b"), "host: "),
+            (("--mqtt-host", "a..b"), "mqtt_host: "),
             (("--mqtt-host", "192.0.2.1", "--port", "0"), "mqtt_host"),
         ],
     )

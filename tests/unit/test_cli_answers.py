@@ -10,7 +10,7 @@ from facewire.messages import Enrolled, Failure, RecognizedFace, RecognizedFaces
 from facewire_standalone.answers import leading_face, milliseconds, reason, similarity, summary
 from facewire_standalone.client import Event, Picture
 from facewire_standalone.views import changed_views
-from facewire_standalone.watch import ResultTable
+from facewire_standalone.watch import ResultLines, ResultTable, show
 
 
 def face(index: int, person: str | None, similarity_: float | None, reason_: str | None = None) -> RecognizedFace:
@@ -81,13 +81,25 @@ def test_the_views_of_a_portrait_are_changed_and_small_enough() -> None:
 @pytest.mark.parametrize("name", ["[red]Ada", "Ada [/]"])
 def test_the_watcher_shows_the_newest_first_and_names_as_they_are(name: str) -> None:
     table = ResultTable()
-    table.take(Event("open"))
-    table.take(Event("result", answer(face(0, "Bob", 0.9), result="Bob", camera="door")))
-    table.take(Event("result", answer(face(0, name, 0.9), result=name)))
-    table.take(Event("overflow"))
+    show(Event("open"), table)
+    show(Event("result", answer(face(0, "Bob", 0.9), result="Bob", camera="door")), table)
+    show(Event("result", answer(face(0, name, 0.9), result=name)), table)
+    show(Event("overflow"), table)
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(table)
     shown = console.export_text()
     assert shown.index(name) < shown.index("Bob")
     assert "2 results" in shown
     assert "some are missing" in shown
+
+
+def test_without_a_terminal_each_changed_state_is_one_line_beside_the_answers() -> None:
+    console, errors = Console(file=io.StringIO(), record=True), Console(file=io.StringIO(), record=True)
+    lines = ResultLines(console, errors)
+    for state in ("no answer from [here]", "no answer from [here]"):
+        lines.note(state)
+    show(Event("open"), lines)
+    show(Event("result", answer(face(0, "Ada", 0.9), camera="door", filename="a.jpg")), lines)
+    show(Event("open"), lines)
+    assert console.export_text() == "door  a.jpg: Ada  similarity 0.900\n"
+    assert errors.export_text() == "facewire: no answer from [here]\nfacewire: watching\n"

@@ -1,14 +1,16 @@
 """The client of the HTTP API against answers written by hand."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from facewire.errors import SettingsError
 from facewire.messages import RecognizedFaces
-from facewire_standalone.client import Client, ClientError, Picture, read_events
+from facewire_standalone.client import Client, ClientError, Picture, read_events, readable
 
 PICTURE = Picture("her.jpg", b"\xff\xd8\xffnot much of a picture")
 ANSWER = RecognizedFaces(request_id="r1", result="Ada").to_bytes()
@@ -117,6 +119,34 @@ async def test_a_refused_event_stream_is_an_error() -> None:
 async def test_events_are_read_as_the_standard_says() -> None:
     lines = lines_of("event: a", "data: 1", "data:2", "", "data: 3", "", ": comment", "", "retry: 5", "event: b", "")
     assert [event async for event in read_events(lines)] == [("a", "1\n2"), ("message", "3")]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a..b", "http://\udcfc", "api:8080", "http://", "ftp://api"])
+async def test_what_is_no_address_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^settings: url: .* is no address: .+$"):
+        await Client.open(url).__aenter__()
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8080", "https://api.example/facewire", "http://127.0.0.1:1"])
+async def test_an_address_is_taken(url: str) -> None:
+    async with Client.open(url, "some-key"):
+        pass
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines", "\udcfc"])
+async def test_what_cannot_be_a_key_is_a_wrong_setting_and_not_shown(key: str) -> None:
+    with pytest.raises(SettingsError, match=r"^settings: key: ") as caught:
+        await Client.open("http://api", key).__aenter__()
+    assert key not in str(caught.value)
+
+
+def test_a_file_whose_name_is_not_utf_8_has_a_readable_one(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    with pytest.raises(ClientError, match="caf\ufffd\\.jpg: No such file"):
+        Picture.read(file)
+    file.write_bytes(b"picture")
+    assert Picture.read(file) == Picture("caf\ufffd.jpg", b"picture")
+    assert readable(file) == f"{tmp_path}/caf\ufffd.jpg"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ Exit codes: 0 all went well, 1 the work failed, 2 wrong usage or setting.
 # ruff: noqa: PLC0415 - each command imports what it needs and no more, so that `facewire --help` answers at once
 
 import asyncio
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,15 +36,29 @@ def main() -> None:
     """Run the command line; what went wrong in a named way becomes one line on standard error."""
     try:
         app()
-    except* FacewireError as group:
-        errors = list(_leaves(group))
-        for line in dict.fromkeys(f"facewire: {error}" for error in errors):
-            typer.echo(line, err=True)
-        wrong_usage = all(isinstance(error, SettingsError | ModelError) for error in errors)
-        sys.exit(2 if wrong_usage else 1)
+    except* (FacewireError, BrokenPipeError) as group:
+        sys.exit(_report(list(_leaves(group))))
 
 
-def _leaves(group: BaseExceptionGroup[FacewireError]) -> Iterator[FacewireError]:
+def _report(errors: Sequence[Exception]) -> int:
+    """Print each error once, none where nobody reads any more; return the exit code."""
+    if any(isinstance(error, BrokenPipeError) for error in errors):
+        _discard_output()
+        return 1
+    for line in dict.fromkeys(f"facewire: {error}" for error in errors):
+        typer.echo(line, err=True)
+    wrong_usage = all(isinstance(error, SettingsError | ModelError) for error in errors)
+    return 2 if wrong_usage else 1
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: whoever read the output has gone, and the interpreter flushes at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _leaves(error)
@@ -144,7 +160,8 @@ def send(  # noqa: PLR0913, PLR0917 - one parameter an option
     from facewire_standalone.send import Sending, send_over_http, send_over_mqtt
 
     _log_warnings()
-    sending = Sending(wait=wait, seconds=timeout, as_json=as_json, write=typer.echo)
+    complain = partial(typer.echo, err=True)
+    sending = Sending(wait=wait, seconds=timeout, as_json=as_json, write=typer.echo, complain=complain)
     if over_mqtt:
         settings = MqttSettings.read(mqtt_host=mqtt_host, mqtt_port=mqtt_port)
         fine = asyncio.run(send_over_mqtt(pictures, sending, settings=settings, camera=camera))
@@ -180,7 +197,7 @@ def watch(url: Url = "http://127.0.0.1:8080", key: Key = None) -> None:
     from facewire_standalone.watch import watch as watch_results
 
     with suppress(KeyboardInterrupt):
-        asyncio.run(watch_results(url=url, key=key, console=Console()))
+        asyncio.run(watch_results(url=url, key=key, console=Console(), errors=Console(stderr=True)))
 
 
 @app.command()

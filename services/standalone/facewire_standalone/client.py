@@ -1,5 +1,6 @@
 """A client of the HTTP API, as the command line and the demo use it."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from facewire.errors import FacewireError
+from facewire.errors import FacewireError, SettingsError
 from facewire.messages import Enrolled, RecognizedFaces, explain
 
 #: The longest wait that the API takes in one call, and what a slow network may add to it.
@@ -34,6 +35,11 @@ class ClientError(FacewireError):
         return self.code == "unreachable" or self.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
 
 
+def readable(path: Path) -> str:
+    """Return `path` as text that can be printed and sent: what is not UTF-8 becomes replacement characters."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An encoded image and the name it goes by."""
@@ -45,9 +51,9 @@ class Picture:
     def read(cls, path: Path) -> Self:
         """Return the picture in `path`; ClientError where it cannot be read."""
         try:
-            return cls(path.name, path.read_bytes())
+            return cls(readable(Path(path.name)), path.read_bytes())
         except OSError as error:
-            raise ClientError("unreadable_file", f"{path}: {error.strerror}") from error
+            raise ClientError("unreadable_file", f"{readable(path)}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +73,12 @@ class Client:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, key: str | None = None) -> AsyncIterator[Self]:
-        """Yield a client of the API at `url` that shows `key`, if there is one."""
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        """Yield a client of the API at `url` that shows `key`, if there is one; SettingsError where either is none."""
         timeout = httpx.Timeout(_SLACK, read=LONGEST_WAIT + _SLACK)
         # The system's certificates, or those of SSL_CERT_FILE: a gateway of one's own may have one of one's own.
         verify = ssl.create_default_context()
         async with httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=timeout, verify=verify, trust_env=False
+            base_url=_base_url(url), headers=_headers(key), timeout=timeout, verify=verify, trust_env=False
         ) as http:
             yield cls(http)
 
@@ -131,6 +136,25 @@ class Client:
             return await self._http.send(request, stream=stream)
         except httpx.TransportError as error:
             raise _unreachable(request, error) from error
+
+
+def _base_url(url: str) -> httpx.URL:
+    try:
+        base_url = httpx.URL(url)
+        base_url.raw_host.decode().encode("idna")  # as the socket does it
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise SettingsError("url", f"{url!r} is no address: {error}") from error
+    if base_url.scheme not in {"http", "https"} or not base_url.host:
+        raise SettingsError("url", f"{url!r} is no address: it has to start with http:// or https:// and a host")
+    return base_url
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError("key", "it holds characters that no key has: give it as `facewire keys add` printed it")
+    return {"Authorization": f"Bearer {key}"}
 
 
 async def read_events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str]]:

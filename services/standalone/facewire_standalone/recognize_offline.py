@@ -11,7 +11,7 @@ from facewire.messages import FAILED, Failure, Frame, RecognizedFaces, no_face
 from facewire.sqlite import Database
 from facewire.stores.sqlite import SqliteGalleryStore
 from facewire_standalone.answers import summary
-from facewire_standalone.client import Picture
+from facewire_standalone.client import Picture, readable
 from facewire_standalone.loading import Stages, load_stages
 from facewire_standalone.settings import StandaloneSettings
 
@@ -25,23 +25,23 @@ async def recognize_files(
     fine = True
     for file in files:
         answer = recognize_file(file, stages, gallery)
-        write(answer.to_bytes().decode() if as_json else summary(str(file), answer))
+        write(answer.to_bytes().decode() if as_json else summary(readable(file), answer))
         fine = fine and answer.status == "done"
     return fine
 
 
 def recognize_file(file: Path, stages: Stages, gallery: Gallery) -> RecognizedFaces:
     """Return the answer to the picture in `file`; a file that is none is answered `failed`."""
-    request_id = str(uuid.uuid4())
+    request_id, name = str(uuid.uuid4()), readable(Path(file.name))
     try:
-        frame = Frame.of(Picture.read(file).content, request_id=request_id, filename=file.name)
+        frame = Frame.of(Picture.read(file).content, request_id=request_id, filename=name)
         detected = stages.detector(frame)
         if not detected.faces:
             return no_face(detected)
         (recognition,) = stages.recognizer([detected], gallery)
     except FacewireError as error:
         failure = Failure(stage=error.stage, code=error.code, detail=error.detail)
-        return RecognizedFaces(request_id=request_id, filename=file.name, status="failed", result=FAILED, error=failure)
+        return RecognizedFaces(request_id=request_id, filename=name, status="failed", result=FAILED, error=failure)
     return recognition.answer
 
 

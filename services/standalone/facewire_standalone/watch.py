@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from functools import partial
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -19,6 +18,16 @@ _ROWS = 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 
+class Display(Protocol):
+    """Shows what comes."""
+
+    def take(self, answer: RecognizedFaces) -> None:
+        """Show an answer."""
+
+    def note(self, state: str) -> None:
+        """Show the state of the connection."""
+
+
 class ResultTable:
     """The latest answers, newest first, and the state of the connection."""
 
@@ -27,15 +36,14 @@ class ResultTable:
         self.seen = 0
         self.state = "connecting"
 
-    def take(self, event: Event) -> None:
-        """Put an answer on top, or note the state of the connection."""
-        if event.answer is not None:
-            self.answers.appendleft(event.answer)
-            self.seen += 1
-        elif event.name == "open":
-            self.state = "watching"
-        elif event.name == "overflow":
-            self.state = "watching; results came faster than they could be shown, some are missing here"
+    def take(self, answer: RecognizedFaces) -> None:
+        """Put an answer on top."""
+        self.answers.appendleft(answer)
+        self.seen += 1
+
+    def note(self, state: str) -> None:
+        """Let the title tell the state of the connection."""
+        self.state = state
 
     def __rich__(self) -> Table:
         """Return the table that rich draws."""
@@ -59,38 +67,62 @@ def _cells(answer: RecognizedFaces) -> tuple[str, ...]:
     )
 
 
-async def watch(*, url: str, key: str | None, console: Console) -> None:
+class ResultLines:
+    """A line for each answer on `console`, one for each change of the connection's state on `errors`."""
+
+    def __init__(self, console: Console, errors: Console) -> None:
+        self._console = console
+        self._errors = errors
+        self._state = ""
+
+    def take(self, answer: RecognizedFaces) -> None:
+        """Print an answer."""
+        line = f"{answer.camera or '-'}  {summary(answer.filename or answer.request_id, answer)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def note(self, state: str) -> None:
+        """Print the state of the connection if it is another than before."""
+        if state != self._state:
+            self._state = state
+            self._errors.print(f"facewire: {state}", markup=False, highlight=False, soft_wrap=True)
+
+
+async def watch(*, url: str, key: str | None, console: Console, errors: Console) -> None:
     """Show results until cancelled: a live table on a terminal, a line each anywhere else.
 
-    Reconnects while the API is away; ClientError if it refuses the key.
+    Reconnects while the API is away, which the table's title tells, or a line on `errors`. ClientError if the API
+    refuses the key, SettingsError for a URL or a key that is none.
     """
-    table = ResultTable()
     if not console.is_terminal:
-        await _follow(url, key, table, partial(_print_line, console))
+        await _follow(url, key, ResultLines(console, errors))
         return
+    table = ResultTable()
     with Live(table, console=console, refresh_per_second=8):
-        await _follow(url, key, table, table.take)
+        await _follow(url, key, table)
 
 
-async def _follow(url: str, key: str | None, table: ResultTable, take: Callable[[Event], None]) -> None:
+async def _follow(url: str, key: str | None, display: Display) -> None:
     pause = _FIRST_PAUSE
     while True:
         try:
             async with Client.open(url, key) as client:
                 async for event in client.events():
                     pause = _FIRST_PAUSE
-                    take(event)
-            table.state = "the connection ended (trying again)"
+                    show(event, display)
+            display.note("the connection ended (trying again)")
         except ClientError as error:
             if error.status is not None:
                 raise
-            table.state = f"{error.detail} (trying again)"
+            display.note(f"{error.detail} (trying again)")
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _print_line(console: Console, event: Event) -> None:
+def show(event: Event, display: Display) -> None:
+    """Show the answer of an event, or what it tells of the connection."""
     if event.answer is not None:
-        camera = event.answer.camera or "-"
-        name = event.answer.filename or event.answer.request_id
-        console.print(f"{camera}  {summary(name, event.answer)}", markup=False, highlight=False, soft_wrap=True)
+        display.take(event.answer)
+    elif event.name == "open":
+        display.note("watching")
+    elif event.name == "overflow":
+        display.note("watching; results came faster than they could be shown, some are missing here")
