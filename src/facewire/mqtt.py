@@ -4,8 +4,9 @@ Delivery is at least once in both directions, so whatever is received or publish
 
 What bounds the memory of received messages: QoS 1 by the broker's window of messages in flight (mosquitto
 `max_inflight_messages`, rumqttd 100), because the window moves on only when a message is acknowledged; QoS 0, which has
-no window, by MAX_UNGUARANTEED_BYTES. Reading itself never stops: a broker does not slow its publishers down for a
-subscriber that does not read, it drops what it has acknowledged to them.
+no window, by MAX_UNGUARANTEED_BYTES. A resumed session has its window sent again, so what waits of it is dropped.
+Reading itself never stops: a broker does not slow its publishers down for a subscriber that does not read, it drops
+what it has acknowledged to them.
 """
 
 import asyncio
@@ -17,11 +18,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
+from typing import Self, cast
 
 import aiomqtt
 import structlog
 from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import ConnectFlags
 
 from facewire.acknowledger import OrderedAcknowledger
 from facewire.background import background
@@ -209,8 +211,27 @@ class MqttConnection:
             logger=_paho_log,
             max_inflight_messages=MAX_PUBLISHES,
         )
-        _paho(client).manual_ack_set(True)
+        inner = _paho(client)
+        inner.manual_ack_set(True)
+        inner.on_connect = partial(self._on_connack, cast("Callable[..., None]", inner.on_connect))
         return client
+
+    def _on_connack(
+        self, proceed: Callable[..., None], client: PahoClient, userdata: object, flags: ConnectFlags, *said: object
+    ) -> None:
+        if flags.session_present:
+            self._drop_what_comes_again()
+        proceed(client, userdata, flags, *said)
+
+    def _drop_what_comes_again(self) -> None:
+        """Drop the QoS 1 messages nobody has taken yet: the broker that resumes their session sends them again.
+
+        Kept, they would pile up over reconnects for as long as the consumer is stuck.
+        """
+        waiting = [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
+        for message in waiting:
+            if message.qos == 0:
+                self._arrived.put_nowait(message)
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         if self._subscriptions:

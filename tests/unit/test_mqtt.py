@@ -131,6 +131,34 @@ async def test_qos_0_that_nobody_takes_is_bounded_and_counted(monkeypatch: pytes
             taken[0].acknowledge()
 
 
+@pytest.mark.parametrize(
+    ("session_present", "expected"),
+    [(1, [b"end", b"one", b"two", b"end"]), (0, [b"one", b"two", b"end", b"one", b"two", b"end"])],
+    ids=["the broker sends it again", "the broker has forgotten it"],
+)
+async def test_what_nobody_took_waits_once_though_the_connection_was_lost(
+    session_present: int, expected: list[bytes]
+) -> None:
+    connack = bytes([0x20, 2, session_present, 0])
+    window = b"\x32\x0a\x00\x03c/a\x00\x01one" + b"\x32\x0a\x00\x03c/a\x00\x02two"  # QoS 1, topic c/a
+    qos_0 = b"\x30\x08\x00\x03c/aend"
+    async with (
+        asyncio.timeout(10),
+        _server(connack + window + qos_0) as (settings, _),
+        MqttConnection.open(settings, identifier="detector") as connection,
+    ):
+        await _until(lambda: connection._arrived.qsize() == 3)
+        first = connection._session
+        assert first is not None
+        inner = _paho(first.client).socket()
+        assert isinstance(inner, socket.socket)
+        inner.shutdown(socket.SHUT_RDWR)
+        await _until(lambda: connection.connected and connection._session is not first)
+        received = connection.messages()
+        assert [(await anext(received)).payload for _ in expected] == expected
+        assert connection._arrived.empty()
+
+
 def test_wrong_tls_files_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "ca.pem"
     broken.write_text("not a certificate")
