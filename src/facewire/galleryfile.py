@@ -5,7 +5,9 @@ says itself, else what the caller says, else FaceNet, with which such lists are 
 """
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,22 @@ TORCH_EMBEDDER = "facenet-vggface2"
 #: 100,000 faces of 512 dimensions are 205 MB.
 _MAX_BYTES = 512 * 1024**2
 _LEAST_LENGTH = 1e-6
+#: Numbers in one embedding; those of the embedders here are 128 and 512.
+_MAX_NUMBERS = 4_096
+_LARGEST_INT = 2**63
+# What zipfile and NumPy raise on damaged archives.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    IndexError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 _Embeddings = Sequence[object] | NDArray[Any]
 #: The embedder if the file says it, the names, the embeddings.
@@ -48,8 +66,7 @@ def read_gallery(path: Path, *, embedder: str | None = None) -> GalleryRows:
     `unreadable`, `unsafe`, `bad_rows`, `bad_name`, `wrong_dimension` or `wrong_embedder`, and ModelError `unknown`.
     """
     data = _read(path)
-    is_archive = zipfile.is_zipfile(io.BytesIO(data)) and _holds_arrays(data)
-    stored, names, embeddings = _parse_archive(path, data) if is_archive else _parse_torch(path, data)
+    stored, names, embeddings = _parse(path, data)
     if stored is not None and embedder is not None and stored != embedder:
         raise GalleryError("wrong_embedder", f"{path.name} was made with {stored}, not with {embedder}")
     made_by = stored or embedder or TORCH_EMBEDDER
@@ -85,6 +102,15 @@ def _read(path: Path) -> bytes:
         raise GalleryError("unreadable", f"{path}: {error.strerror}") from error
 
 
+def _parse(path: Path, data: bytes) -> _Content:
+    try:
+        is_archive = zipfile.is_zipfile(io.BytesIO(data)) and _holds_arrays(data)
+        return _parse_archive(path, data) if is_archive else _parse_torch(path, data)
+    except _DAMAGE as error:
+        detail = f"{path.name} is not a list of torch.save or an archive of plain arrays: {error}"
+        raise GalleryError("unreadable", detail) from error
+
+
 def _holds_arrays(data: bytes) -> bool:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return any(name.endswith(".npy") for name in archive.namelist())
@@ -101,8 +127,6 @@ def _parse_archive(path: Path, data: bytes) -> _Content:
             return embedder, arrays["names"].ravel().tolist(), arrays["embeddings"]
     except KeyError as error:
         raise GalleryError("unreadable", f"{path.name} must hold embeddings and names: {error.args[0]}") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise GalleryError("unreadable", f"{path.name} is not an archive of plain arrays: {error}") from error
 
 
 def _parse_torch(path: Path, data: bytes) -> _Content:
@@ -118,16 +142,39 @@ def _parse_torch(path: Path, data: bytes) -> _Content:
 
 
 def _rows(path: Path, embeddings: _Embeddings) -> NDArray[np.float32]:
-    """Return the embeddings as rows of unit length; one face may be (d,) or (1, d)."""
-    faces = [np.asarray(face) for face in embeddings]
-    if not faces or any(face.dtype.kind not in "fiu" or face.size != faces[0].size for face in faces):
-        raise GalleryError("bad_rows", f"{path.name} must hold at least one embedding, all numbers and equally long")
-    rows = np.stack([face.ravel() for face in faces]).astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1)
+    """Return the embeddings as rows of unit length; one face is a tensor of d numbers, (d,) or (1, d), or a flat list.
+
+    All is counted before anything is copied: what the file holds once may be referred to any number of times.
+    """
+    faces = [] if isinstance(embeddings, np.ndarray) and (not embeddings.ndim or not embeddings.size) else [*embeddings]
+    sizes = {_count(face) for face in {id(face): face for face in faces}.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        detail = f"must hold at least one embedding, all of them equally long, of 1 to {_MAX_NUMBERS:,} numbers"
+        raise GalleryError("bad_rows", f"{path.name} {detail}")
+    if len(faces) * max(sizes) * np.dtype(np.float32).itemsize > _MAX_BYTES:
+        raise GalleryError("bad_rows", f"the embeddings of {path.name} have more than {_MAX_BYTES} bytes")
+    rows = np.empty((len(faces), max(sizes)), np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused below
+        for row, face in zip(rows, faces, strict=True):
+            row[:] = np.asarray(face, np.float64).ravel()
+        lengths = np.linalg.norm(rows, axis=1)
     broken = np.flatnonzero(~np.isfinite(lengths) | (lengths < _LEAST_LENGTH))
     if broken.size:
         raise GalleryError("bad_rows", f"embedding {broken[0]} of {path.name} is zero or not finite")
     return unit(rows)
+
+
+def _count(face: object) -> int:
+    """Return how many numbers the embedding has, 0 if it is none: lists of lists may hold any number of themselves."""
+    if isinstance(face, np.ndarray):
+        return face.size if face.dtype.kind in "fiu" and face.size <= _MAX_NUMBERS else 0
+    if not isinstance(face, list | tuple) or len(face) > _MAX_NUMBERS:
+        return 0
+    return len(face) if all(map(_is_number, face)) else 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) <= _LARGEST_INT)
 
 
 def _person(path: Path, name: object) -> str:

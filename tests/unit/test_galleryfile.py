@@ -102,6 +102,72 @@ def test_other_files_are_unreadable(tmp_path: Path, content: bytes) -> None:
     assert code_of(path) == "unreadable"
 
 
+def torch_list(path: Path, content: object) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
+    return path
+
+
+def contains_itself() -> list[object]:
+    loop: list[object] = []
+    loop.append(loop)
+    return loop
+
+
+def many_times(value: object, levels: int) -> object:
+    for _ in range(levels):
+        value = [value] * 10
+    return value
+
+
+@pytest.mark.parametrize(
+    "embeddings",
+    [
+        [[[1.0, 2.0], [3.0]]],
+        [[1.0, 2.0], [3.0]],
+        contains_itself(),
+        many_times(1.0, 8),
+        [[1.0] * 5_000],
+        [["x"] * 512],
+        [[True] * 512],
+        [[10**400] * 512],
+        [[1e300] * 512],
+        [1.0, 2.0],
+        [[]],
+        [],
+    ],
+    ids=lambda _: "list",
+)
+def test_lists_that_are_no_embeddings_are_refused_unexpanded(tmp_path: Path, embeddings: list[object]) -> None:
+    assert code_of(torch_list(tmp_path / "a.pt", [embeddings, ["a"]])) == "bad_rows"
+
+
+def test_one_list_as_many_faces_is_refused_unexpanded(tmp_path: Path) -> None:
+    assert code_of(torch_list(tmp_path / "a.pt", [[[1.0] * 4_096] * 100_000, ["a"]])) == "bad_rows"
+
+
+def test_a_list_of_flat_lists_is_read(tmp_path: Path) -> None:
+    path = torch_list(tmp_path / "a.pt", [[[1.0] * 512, [2] * 512], ["a", "b"]])
+    np.testing.assert_allclose(read_gallery(path).embeddings, unit(np.ones((2, 512), np.float32)), atol=1e-6)
+
+
+@pytest.mark.parametrize("embeddings", [np.float32(1), np.empty((10, 0)), np.ones((2, 5_000))])
+def test_arrays_that_are_no_embeddings_are_refused(tmp_path: Path, embeddings: object) -> None:
+    path = archive(tmp_path / "a.npz", embeddings=embeddings, names=np.array(["a"]))
+    assert code_of(path) == "bad_rows"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_compressed_archive_is_unreadable(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, embeddings=rows(40), names=np.array(["a"] * 40))
+    data = bytearray(path.read_bytes())
+    start = int(np.random.default_rng(seed).integers(60, 2_000))
+    data[start : start + 40] = bytes(255 - value for value in data[start : start + 40])
+    path.write_bytes(data)
+    assert code_of(path, embedder="dlib-resnet29") == "unreadable"
+
+
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="No such file"):
         read_gallery(tmp_path / "none.pt")
