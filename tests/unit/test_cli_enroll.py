@@ -1,6 +1,7 @@
 """Which pictures are enrolled as whom, and what is said of them."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,11 @@ def test_a_likeness_is_pointed_out() -> None:
     fine, text = said_of(Attempt("Ada", "1.jpg", note="looks like Bob (similarity 0.950)"))
     assert fine
     assert "looks like Bob" in text
+
+
+def test_a_folder_whose_name_is_no_text_names_nobody(tmp_path: Path) -> None:
+    person = tmp_path / os.fsdecode(b"Jos\xe9")
+    person.mkdir()
+    (person / "a.jpg").touch()
+    with pytest.raises(SettingsError, match=r"folder_name: .*Jos\ufffd: "):
+        find_pictures(tmp_path)

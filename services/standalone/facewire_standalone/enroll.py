@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from facewire.errors import SettingsError
-from facewire_standalone.client import Client, ClientError, Picture
+from facewire_standalone.client import Client, ClientError, Picture, readable
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 #: Uploads under way at once: enough to keep a detector of a few threads busy.
@@ -53,6 +53,10 @@ def find_pictures(folder: Path) -> list[tuple[str, Path]]:
     if not found:
         detail = f"{folder} holds no pictures to enrol: make a folder per person and put JPEG, PNG or WebP files in it"
         raise SettingsError("nothing_to_enroll", detail)
+    for person, file in found:
+        if readable(Path(person)) != person:
+            detail = f"{readable(file.parent)}: a folder is named as the person, in UTF-8: rename it"
+            raise SettingsError("folder_name", detail)
     return found
 
 
@@ -72,17 +76,18 @@ async def _enroll_all(client: Client, pictures: Sequence[tuple[str, Path]], prog
 
 
 async def _enroll_one(client: Client, person: str, file: Path) -> Attempt:
+    name = readable(Path(file.name))
     try:
         outcome = await client.enroll(person, Picture.read(file))
     except ClientError as error:
         if error.concerns_every_call:
             raise
-        return Attempt(person, file.name, (f"{error.code}: {error.detail}",))
+        return Attempt(person, name, (f"{error.code}: {error.detail}",))
     if outcome is None:
-        return Attempt(person, file.name, ("no answer within 30 s",))
+        return Attempt(person, name, ("no answer within 30 s",))
     alike = outcome.looks_like
     note = "" if alike is None else f"looks like {alike.person} (similarity {alike.similarity:.3f})"
-    return Attempt(person, file.name, outcome.refused, note)
+    return Attempt(person, name, outcome.refused, note)
 
 
 def report(attempts: Sequence[Attempt], console: Console) -> bool:
