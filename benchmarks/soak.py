@@ -23,17 +23,17 @@ class MemorySampler(threading.Thread):
         super().__init__(daemon=True)
         self.samples: list[tuple[float, float, float, float]] = []
         self._system = system
-        self._stop = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
         started = time.monotonic()
-        while not self._stop.wait(SAMPLE_SECONDS):
+        while not self._ended.wait(SAMPLE_SECONDS):
             disk = sum(path.stat().st_size for path in self._system.data.glob("facewire.db*")) / 2**20
             memory = self._system.rss_mib(), self._system.broker_rss_mib()
             self.samples.append((time.monotonic() - started, *memory, disk))
 
     def finish(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 
