@@ -356,11 +356,33 @@ async def test_a_forgotten_person_is_in_no_answer(store: ResultStore) -> None:
 
     known = await answer_of(store, "known")
     assert known is not None
-    assert known.result == UNKNOWN
+    assert known.result == "Grace"
     assert [(face.person, face.known, face.similarity) for face in known.faces] == [
         (None, False, None),
         ("Grace", True, 0.9),
     ]
+
+
+async def test_a_result_without_its_person_is_the_next_known_one_and_unknown_for_an_enrolment(
+    store: ResultStore,
+) -> None:
+    enrolled = Enrolled(person="Ada", face_id="f1")
+    await store.keep(
+        [
+            done(frame(request_id="next"), "Ada", "Grace", "Joan"),
+            done(frame(request_id="alone"), "Ada"),
+            done(frame(request_id="enrolled"), "Ada", "Grace", result="Ada", enrolled=enrolled),
+            done(frame(request_id="other"), "Grace", "Ada"),
+        ]
+    )
+    await store.forget_person("Ada", gallery_version=1)
+    answers = {result.request_id: result.answer for result in (await store.page(ResultQuery())).results}
+    assert {name: answer and answer.result for name, answer in answers.items()} == {
+        "next": "Grace",
+        "alone": UNKNOWN,
+        "enrolled": UNKNOWN,
+        "other": "Grace",
+    }
 
 
 async def test_an_answer_under_way_forgets_a_person_deleted_meanwhile(store: ResultStore) -> None:

@@ -1,5 +1,7 @@
 """What every result store does with an answer: who is in it, and how a person is taken out of it."""
 
+from collections.abc import Sequence
+
 from facewire.messages import UNKNOWN, Enrolled, RecognizedFace, RecognizedFaces
 
 
@@ -25,18 +27,26 @@ def mentioned_people(answer: RecognizedFaces) -> set[str]:
 def without_person(answer: RecognizedFaces, person: str, *, keep_enrolment: bool = False) -> RecognizedFaces:
     """Return the answer with that name gone: faces of hers or his stay, `forgotten` and without a similarity.
 
-    With `keep_enrolment` an answer that enrols the person still says so.
+    `result` becomes the known person with the largest of the remaining faces, else `Unknown`; that of an enrolment
+    `Unknown`. With `keep_enrolment` an answer that enrols the person still says so.
     """
-    faces = {"faces": tuple(_face_without(face, person) for face in answer.faces)}
+    faces = tuple(_face_without(face, person) for face in answer.faces)
     if keep_enrolment and answer.enrolled is not None and answer.enrolled.person == person:
-        return answer.model_copy(update=faces)
+        return answer.model_copy(update={"faces": faces})
     return answer.model_copy(
         update={
-            **faces,
-            "result": UNKNOWN if answer.result == person else answer.result,
+            "faces": faces,
+            "result": _result_without(answer, faces) if answer.result == person else answer.result,
             "enrolled": _enrolled_without(answer.enrolled, person),
         }
     )
+
+
+def _result_without(answer: RecognizedFaces, faces: Sequence[RecognizedFace]) -> str:
+    """Return what a simple device reads once the name in `result` is gone; faces come largest first."""
+    if answer.enrolled is not None:
+        return UNKNOWN
+    return next((face.person for face in faces if face.known and face.person is not None), UNKNOWN)
 
 
 def _face_without(face: RecognizedFace, person: str) -> RecognizedFace:
