@@ -115,9 +115,10 @@ class Gallery:
             others[similarities.argmax()] = -np.inf
             runner_up = self._candidate(others, int(others.argmax()))
         reason: Reason | None = None
-        if nearest.similarity < threshold:
+        # "not at least" rather than "less": a similarity that is not a number must name nobody.
+        if not nearest.similarity >= threshold:
             reason = "below_threshold"
-        elif runner_up is not None and nearest.similarity - runner_up.similarity < margin:
+        elif runner_up is not None and not nearest.similarity - runner_up.similarity >= margin:
             reason = "ambiguous"
         return Match(nearest, runner_up, reason)
 

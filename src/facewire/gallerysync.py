@@ -18,6 +18,8 @@ from facewire.waiting import happens_within
 
 #: Faces embedded again and stored at a time.
 _CHUNK = 32
+#: Float32 rounding leaves about 1e-7; a cosine is off by no more than this.
+_LENGTH_TOLERANCE = 1e-3
 
 _log = structlog.get_logger()
 
@@ -91,7 +93,11 @@ def _snapshot(faces: Sequence[EnrolledFace], dimension: int, version: int) -> Ga
     if len(whole) < len(faces):
         _log.warning("embeddings of a wrong length are left out", faces=len(faces) - len(whole), dimension=dimension)
     rows = [GalleryFace(face.face_id, face.person, np.frombuffer(face.embedding, "<f4")) for face in whole]
-    return Gallery.empty(dimension).with_faces(rows, version=version)
+    usable = [row for row in rows if abs(np.linalg.norm(row.embedding.astype(np.float64)) - 1) <= _LENGTH_TOLERANCE]
+    if len(usable) < len(rows):
+        facts = {"faces": len(rows) - len(usable), "dimension": dimension}
+        _log.warning("embeddings that are not finite or not of unit length are left out", **facts)
+    return Gallery.empty(dimension).with_faces(usable, version=version)
 
 
 def _embed_again(faces: Sequence[EnrolledFace], embedder: Embedder) -> list[EnrolledFace]:

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from facewire.convert.graph import GraphBuilder
-from facewire.errors import ModelError
+from facewire.errors import ModelError, RecognizeError
 from facewire.vision.embedder import EmbedderSpec, OnnxEmbedder, View, look, unit
 from facewire.vision.models import find_spec
 from facewire.vision.onnx_session import open_session
@@ -44,6 +44,18 @@ def test_rows_have_unit_length_and_a_black_face_is_no_error(tmp_path: Path) -> N
     pictures[1] = 0
     found = embedder(tmp_path).embed(pictures)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0, 1], atol=1e-6)
+
+
+def test_embeddings_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    graph = GraphBuilder("logarithms")
+    means = graph.node("GlobalAveragePool", [graph.input("pixels", ["n", 3, 8, 8])])
+    logarithms = graph.node("Log", [graph.node("Flatten", [means])], name="logarithms")
+    graph.output(logarithms, ["n", 3])
+    graph.save(tmp_path / "logarithms.onnx")
+    pictures = faces(3)
+    pictures[1] = 0
+    with pytest.raises(RecognizeError, match="not_finite"):
+        OnnxEmbedder(open_session(tmp_path / "logarithms.onnx"), SPEC).embed(pictures)
 
 
 def test_views_are_averaged(tmp_path: Path) -> None:

@@ -72,6 +72,20 @@ def test_a_small_lead_is_ambiguous() -> None:
     assert match.nearest.person == "a"
 
 
+@pytest.mark.parametrize("people", ["ab", "a"])
+def test_what_is_not_a_number_is_nobody(people: str) -> None:
+    enrolled = gallery(people, axes([1, 0], [0, 1])[: len(people)])
+    for broken in ([np.nan, np.nan], [np.nan, 1], [1, np.nan]):
+        (match,) = enrolled.match(np.array([broken], np.float32), threshold=-1, margin=0)
+        assert (match.known, match.reason) == (False, "below_threshold")
+
+
+@pytest.mark.parametrize(("threshold", "margin"), [(np.nan, 0), (0, np.nan)])
+def test_a_limit_that_is_not_a_number_lets_nobody_through(threshold: float, margin: float) -> None:
+    enrolled = gallery("ab", axes([1, 0], [0, 1]))
+    assert not enrolled.match(axes([1, 0]), threshold=threshold, margin=margin)[0].known
+
+
 @given(st.lists(st.sampled_from("abcd"), min_size=2, max_size=12), st.integers(0, 99))
 def test_it_agrees_with_a_search_one_by_one(people: list[str], seed: int) -> None:
     enrolled, probes = vectors(len(people), seed=seed), vectors(3, seed=seed + 1)

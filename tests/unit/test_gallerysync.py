@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from facewire.errors import StoreError
 from facewire.gallerysync import GallerySync
@@ -103,6 +104,17 @@ async def test_an_embedding_of_a_wrong_length_is_left_out() -> None:
     sync = GallerySync(store, ColourEmbedder())
     await sync.refresh()
     assert sync.gallery.people == ("Ann",)
+
+
+@pytest.mark.parametrize("broken", [[np.nan, 0, 0], [1, np.inf, 0], [0, 0, 0], [2, 0, 0], [0.5, 0, 0], [1e30, 0, 0]])
+async def test_an_embedding_that_is_not_of_unit_length_is_left_out(broken: list[float]) -> None:
+    store = MemoryGalleryStore()
+    await store.add([enrolled("Ann"), enrolled("Bob", embedding=np.array(broken, "<f4").tobytes())])
+    sync = GallerySync(store, ColourEmbedder())
+    with capture_logs() as logs:
+        await sync.refresh()
+    assert sync.gallery.people == ("Ann",)
+    assert [(line["log_level"], line["faces"]) for line in logs] == [("warning", 1)]
 
 
 async def test_a_change_of_embedder_embeds_the_crops_again_and_keeps_both() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from facewire.errors import ModelError
+from facewire.errors import ModelError, RecognizeError
 
 #: How a face is brought into an embedder's input: see `vision/alignment.py`.
 Alignment = Literal["dlib_chip", "arcface_chip", "box_crop"]
@@ -93,7 +93,10 @@ class OnnxEmbedder:
         return self._spec
 
     def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 (n, dimension), rows of unit length, for RGB faces, uint8 (n, size, size, 3); n may be 0."""
+        """Return float32 (n, dimension), rows of unit length, for RGB faces, uint8 (n, size, size, 3); n may be 0.
+
+        Raises RecognizeError with code `not_finite` where the network gives something that is no finite number.
+        """
         expected = (self._spec.size, self._spec.size, 3)
         if faces.shape != (len(faces), *expected) or faces.dtype != np.uint8:
             message = f"faces are {faces.dtype} {faces.shape}, must be uint8 (n, {', '.join(map(str, expected))})"
@@ -108,6 +111,8 @@ class OnnxEmbedder:
             chunk = slice(start, start + self._chunk)
             pixels = np.ascontiguousarray(faces[chunk].transpose(0, 3, 1, 2), np.float32)
             (embeddings[chunk],) = self._session.run(None, {self._input: pixels})
+        if not np.isfinite(embeddings).all():
+            raise RecognizeError("not_finite", f"{self._spec.id} gives embeddings that are not finite numbers")
         return embeddings
 
 
