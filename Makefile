@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 REFERENCE := .venv-reference
+MINISTACK := .venv-ministack
 
 .PHONY: demo test check format bench up setup reference models clean
 
@@ -12,7 +13,7 @@ demo: $(VENV)/.ready  ## start everything in a temporary folder, recognise two p
 up: $(VENV)/.ready  ## run Facewire on this machine: http://127.0.0.1:8080, mqtt://127.0.0.1:1883
 	$(BIN)/facewire up
 
-test: $(VENV)/.ready  ## all tests
+test: $(VENV)/.ready $(MINISTACK)/.ready  ## all tests
 	$(BIN)/pytest
 
 check: $(VENV)/.ready  ## lint, types, import rules
@@ -40,7 +41,7 @@ models: $(VENV)/.ready  ## build the three MTCNN files from facenet-pytorch's we
 	$(BIN)/pip download --quiet --no-deps --dest build facenet-pytorch==2.6.0
 	$(BIN)/python scripts/build_mtcnn.py build/facenet_pytorch-2.6.0-py3-none-any.whl
 
-setup: $(VENV)/.ready  ## the development environment in .venv
+setup: $(VENV)/.ready $(MINISTACK)/.ready  ## the development environment in .venv, the AWS emulator of the tests in .venv-ministack
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -53,5 +54,10 @@ $(REFERENCE)/.ready: tests/reference/requirements.txt
 	$(REFERENCE)/bin/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	touch $@
 
-clean:  ## remove both environments and all caches
-	rm -rf $(VENV) $(REFERENCE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+$(MINISTACK)/.ready: tests/ministack-requirements.txt
+	$(PYTHON) -m venv $(MINISTACK)
+	$(MINISTACK)/bin/pip install --quiet --disable-pip-version-check --requirement tests/ministack-requirements.txt
+	touch $@
+
+clean:  ## remove the environments and all caches
+	rm -rf $(VENV) $(REFERENCE) $(MINISTACK) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

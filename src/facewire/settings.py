@@ -64,6 +64,28 @@ class MqttSettings(Settings):
     mqtt_key_file: Path | None = None
 
 
+class AwsSettings(Settings):
+    """Where AWS is, or what stands in for it, and which queues carry the messages.
+
+    Credentials come from the places where every AWS client looks for them. A queue is named by its name or its URL.
+    """
+
+    region: str = "us-east-1"
+    aws_endpoint_url: str | None = None
+    request_queue: str = "facewire-requests"
+    response_queue: str = "facewire-responses"
+    #: Queues that are missing are made: for LocalStack, which forgets them when it restarts.
+    aws_create_missing: bool = False
+
+
+class StoreSettings(AwsSettings):
+    """What keeps results and the gallery: an SQLite file in `data_dir`, or a DynamoDB table."""
+
+    store: Literal["sqlite", "dynamodb"] = "sqlite"
+    data_dir: Path = Path("facewire-data")
+    table: str = Field(default="facewire", pattern=r"^[A-Za-z0-9_.-]{3,255}$")
+
+
 class DetectorSettings(MqttSettings):
     """How frames are taken in and how faces are found in them."""
 
