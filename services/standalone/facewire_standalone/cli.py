@@ -7,14 +7,15 @@ Exit codes: 0 all went well, 1 the work failed, 2 wrong usage or setting.
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from facewire.errors import FacewireError, ModelError, SettingsError
+from facewire.errors import FacewireError
+from facewire.exits import leaves, tell
 from facewire_standalone.cli_gallery import app as gallery_app
 from facewire_standalone.cli_keys import app as keys_app
 from facewire_standalone.cli_models import app as models_app
@@ -37,7 +38,7 @@ def main() -> None:
     try:
         app()
     except* (FacewireError, BrokenPipeError) as group:
-        sys.exit(_report(list(_leaves(group))))
+        sys.exit(_report(list(leaves(group))))
 
 
 def _report(errors: Sequence[Exception]) -> int:
@@ -45,10 +46,7 @@ def _report(errors: Sequence[Exception]) -> int:
     if any(isinstance(error, BrokenPipeError) for error in errors):
         _discard_output()
         return 1
-    for line in dict.fromkeys(f"facewire: {error}" for error in errors):
-        typer.echo(line, err=True)
-    wrong_usage = all(isinstance(error, SettingsError | ModelError) for error in errors)
-    return 2 if wrong_usage else 1
+    return tell(errors)
 
 
 def _discard_output() -> None:
@@ -56,14 +54,6 @@ def _discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-
-
-def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def _log_warnings() -> None:

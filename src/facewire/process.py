@@ -1,0 +1,32 @@
+"""What the processes of the services have in common: settings are read, a signal ends them, a line says why not."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from facewire.errors import FacewireError
+from facewire.exits import leaves, tell
+from facewire.logs import configure_logging
+from facewire.settings import Settings
+from facewire.shutdown import stop_on_signals
+
+S = TypeVar("S", bound=Settings)
+
+
+def run_service(settings_class: type[S], service: Callable[[S, asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `service` with the settings of the environment: all that a `__main__` has to do.
+
+    `service` gets the event that SIGTERM or SIGINT sets and returns once it has stopped. What goes wrong in a named way
+    becomes one line on standard error and the exit code; any other error is a fault and leaves its traceback.
+    """
+    try:
+        asyncio.run(_until_signalled(settings_class.read(), service))
+    except* FacewireError as group:
+        sys.exit(tell(list(leaves(group))))
+
+
+async def _until_signalled(settings: S, service: Callable[[S, asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    configure_logging(settings.log_level, settings.log_format)
+    async with stop_on_signals() as stop:
+        await service(settings, stop)
