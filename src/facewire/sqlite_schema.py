@@ -121,4 +121,10 @@ CREATE TABLE forgotten (
 ) WITHOUT ROWID;
 """
 
-STEPS = (_QUEUES + _RESULTS + _GALLERY + _FORGOTTEN,)
+#: Which request a message of an inbox is about, so that the inbox can tell whether it still holds it.
+_REQUESTS = """
+ALTER TABLE messages ADD COLUMN request_id TEXT;
+CREATE INDEX messages_by_request ON messages (queue, request_id) WHERE request_id IS NOT NULL;
+"""
+
+STEPS = (_QUEUES + _RESULTS + _GALLERY + _FORGOTTEN, _REQUESTS)

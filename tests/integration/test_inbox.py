@@ -10,7 +10,7 @@ import pytest
 from facewire.errors import IntakeError, QueueError
 from facewire.messages import Failure, Frame, RecognizedFaces
 from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
+from facewire.queues.sqlite import SqliteQueue, insert
 from facewire.sqlite import Database
 from facewire.stores import ResultQuery
 from facewire.stores.sqlite import SqliteResultStore
@@ -66,6 +66,39 @@ async def test_the_same_request_again_changes_nothing_in_hand_or_not(database: D
     await inbox.acknowledge([lease])
     await inbox.accept(frame("r1"))
     assert await inbox.receive(10, wait=0) == []
+
+
+async def test_a_frame_handed_over_again_comes_in_again_once_it_has_left(database: Database) -> None:
+    inbox = inbox_of(database)
+    await inbox.accept(frame("r1"), again=True)
+    await inbox.accept(frame("r1"), again=True)
+    (lease,) = await inbox.receive(10, wait=0)
+    await inbox.accept(frame("r1"), again=True)
+    assert await contents(inbox) == []
+    await inbox.acknowledge([lease])
+    await inbox.accept(frame("other"))  # may take the place that the first had in the table
+
+    await inbox.accept(frame("r1"), again=True)
+    await inbox.accept(frame("r1"), again=True)
+
+    assert await contents(inbox) == ["other", "r1"]
+
+
+async def test_a_frame_among_the_dead_letters_has_left(database: Database) -> None:
+    inbox = inbox_of(database)
+    await inbox.accept(frame("r1"))
+    (lease,) = await inbox.receive(1, wait=0)
+    await inbox.bury(lease, "poison")
+    await inbox.accept(frame("r1"), again=True)
+    assert await contents(inbox) == ["r1"]
+
+
+async def test_handed_over_again_an_id_still_stands_for_one_content(database: Database) -> None:
+    inbox = inbox_of(database)
+    await inbox.accept(frame("r1"), again=True)
+    await inbox.acknowledge(await inbox.receive(1, wait=0))
+    with pytest.raises(IntakeError, match="id_conflict"):
+        await inbox.accept(frame("r1", b"other"), again=True)
 
 
 @pytest.mark.parametrize("other", [frame("r1", b"other"), frame("r1", enroll_as="Ada")], ids=["content", "purpose"])
@@ -276,3 +309,21 @@ async def test_a_failing_database_is_a_queue_error(tmp_path: Path) -> None:
         inbox = inbox_of(database)
     with pytest.raises(QueueError, match="closed"):
         await inbox.accept(frame("r1"))
+
+
+async def test_requests_that_are_answered_can_be_withdrawn_lent_or_not(database: Database) -> None:
+    inbox = inbox_of(database, name="outbox")
+    for request_id in ("a", "b", "c"):
+        await inbox.accept(frame(request_id))
+    await database.write(lambda connection: insert(connection, "other", [b"a"], request_id="a"))
+    await inbox.receive(1, wait=0)
+    await inbox.withdraw(["a", "b", "unknown"])
+    assert await contents(inbox) == ["c"]
+    assert (await SqliteQueue(database, "other").depth()).waiting == 1
+    assert (await inbox.depth()).waiting + (await inbox.depth()).leased == 1
+
+
+async def test_what_overflows_is_told_by_its_name(database: Database) -> None:
+    inbox = inbox_of(database, name="outbox", max_bytes=10)
+    with pytest.raises(IntakeError, match=r"the outbox holds 0 .* FACEWIRE_OUTBOX_BYTES"):
+        await inbox.accept(frame("a"))

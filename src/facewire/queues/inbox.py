@@ -1,4 +1,4 @@
-"""The detector's inbox: frames that intake has committed, bounded in bytes, each request once."""
+"""Frames that have been committed, bounded in bytes, each request once: the detector's inbox, the gateway's outbox."""
 
 import sqlite3
 import time
@@ -16,7 +16,7 @@ _PRUNE = 10
 
 
 class Inbox(SqliteQueue):
-    """The queue `inbox` of encoded frames (`Frame.to_bytes()`); they come in by `accept`.
+    """The queue `name` of encoded frames (`Frame.to_bytes()`); they come in by `accept`.
 
     `max_bytes` bounds what it holds, lent frames included. Where it is reached, policy `latest` drops the oldest
     waiting frames of the same camera, `all` refuses the new one. `id_window_seconds` is how long a request id stands
@@ -28,6 +28,7 @@ class Inbox(SqliteQueue):
     def __init__(  # noqa: PLR0913 - all but the database are named
         self,
         database: Database,
+        name: str = "inbox",
         *,
         max_bytes: int,
         policy: Literal["latest", "all"],
@@ -36,22 +37,23 @@ class Inbox(SqliteQueue):
         responses: SqliteQueue | None = None,
         lease_seconds: float = 30.0,
     ) -> None:
-        super().__init__(database, "inbox", lease_seconds=lease_seconds)
+        super().__init__(database, name, lease_seconds=lease_seconds)
         self._max_bytes = max_bytes
         self._policy = policy
         self._window = id_window_seconds
         self._results = results
         self._responses = responses
 
-    async def accept(self, frame: Frame) -> list[Frame]:
+    async def accept(self, frame: Frame, *, again: bool = False) -> list[Frame]:
         """Commit the frame; return those that had to leave for it, without content.
 
         Their answers `failed: skipped` are on `responses`; without such a queue they are for the caller to send. A
-        request already accepted within the window, with the same content and purpose, changes nothing. IntakeError
-        `id_conflict` where it differs, `overloaded` where it does not fit; QueueError where the disk fails.
+        request already accepted within the window, with the same content and purpose, changes nothing; handed over
+        `again` by whoever knows that it has no answer, it changes nothing only while the inbox still holds it.
+        IntakeError `id_conflict` where it differs, `overloaded` where it does not fit; QueueError where the disk fails.
         """
         try:
-            dropped = await self._database.write(lambda connection: self._accept(connection, frame))
+            dropped = await self._database.write(lambda connection: self._accept(connection, frame, again=again))
         except StoreError as error:
             raise QueueError(error.code, error.detail) from error
         self._signal.notify()
@@ -59,14 +61,19 @@ class Inbox(SqliteQueue):
             self._responses.announce()
         return dropped
 
-    def _accept(self, connection: sqlite3.Connection, frame: Frame) -> list[Frame]:
+    async def withdraw(self, request_ids: Sequence[str]) -> None:
+        """Delete the frames of those requests, lent or not; QueueError where the disk fails."""
+        rows = [(self.name, request_id) for request_id in request_ids]
+        await self._change_all("DELETE FROM messages WHERE queue = ? AND request_id = ?", rows)
+
+    def _accept(self, connection: sqlite3.Connection, frame: Frame, *, again: bool) -> list[Frame]:
         now = time.time()
-        if self._is_known(connection, frame, now):
+        if self._is_known(connection, frame, now) and (not again or self._holds(connection, frame)):
             return []
         body = frame.to_bytes()
         dropped = self._make_room(connection, frame, len(body), now)
         self._skip(connection, dropped)
-        insert(connection, self.name, [body], sender=frame.camera)
+        insert(connection, self.name, [body], sender=frame.camera, request_id=frame.request_id)
         self._note(connection, frame, now)
         if self._results is not None:
             self._results.note_expected(connection, frame)
@@ -85,6 +92,10 @@ class Inbox(SqliteQueue):
             return False
         return self._results is None or not self._results.invites_again(connection, frame.request_id)
 
+    def _holds(self, connection: sqlite3.Connection, frame: Frame) -> bool:
+        query = "SELECT 1 FROM messages WHERE queue = ? AND request_id = ?"
+        return connection.execute(query, (self.name, frame.request_id)).fetchone() is not None
+
     def _skip(self, connection: sqlite3.Connection, dropped: Sequence[Frame]) -> None:
         """Forget that the frames were accepted, and answer them."""
         connection.executemany("DELETE FROM seen WHERE request_id = ?", [(frame.request_id,) for frame in dropped])
@@ -99,8 +110,8 @@ class Inbox(SqliteQueue):
             oldest = self._oldest_of(connection, frame.camera, now)
             if self._policy == "all" or oldest is None:
                 detail = (
-                    f"the inbox holds {held:,} of at most {self._max_bytes:,} bytes, the frame needs {size:,}: "
-                    "send later, or smaller pictures, or raise FACEWIRE_INBOX_BYTES"
+                    f"the {self.name} holds {held:,} of at most {self._max_bytes:,} bytes, the frame needs {size:,}: "
+                    f"send later, or smaller pictures, or raise FACEWIRE_{self.name.upper()}_BYTES"
                 )
                 raise IntakeError("overloaded", detail)
             number, freed, body = oldest

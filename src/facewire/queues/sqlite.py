@@ -197,11 +197,18 @@ class SqliteQueue(Queue):
             return await self._database.write(change)
 
 
-def insert(connection: sqlite3.Connection, queue: str, bodies: Sequence[bytes], sender: str | None = None) -> None:
+def insert(
+    connection: sqlite3.Connection,
+    queue: str,
+    bodies: Sequence[bytes],
+    *,
+    sender: str | None = None,
+    request_id: str | None = None,
+) -> None:
     """Put messages into the queue, within a change of the caller's."""
-    row = "INSERT INTO messages (queue, sender, size) VALUES (?, ?, ?)"
+    row = "INSERT INTO messages (queue, sender, request_id, size) VALUES (?, ?, ?, ?)"
     for body in bodies:
-        number = connection.execute(row, (queue, sender, len(body))).lastrowid
+        number = connection.execute(row, (queue, sender, request_id, len(body))).lastrowid
         connection.execute("INSERT INTO bodies VALUES (?, ?)", (number, body))
 
 
