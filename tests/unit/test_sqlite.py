@@ -14,6 +14,7 @@ from facewire.errors import IntakeError, StoreError
 from facewire.queues.sqlite import SqliteQueue, insert
 from facewire.sqlite import MAX_WAITING, Database
 from facewire.sqlite_file import PAGE_BYTES, WAL_BYTES
+from facewire.sqlite_schema import STEPS
 
 MIB = 1024 * 1024
 
@@ -227,6 +228,20 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     async with Database.open(path) as database:
         await database.write(executing("PRAGMA user_version = 99"))
     assert await _code_of_opening(path) == "newer_schema"
+
+
+async def test_a_file_of_an_earlier_version_is_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "facewire.db"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("facewire.sqlite_file.STEPS", STEPS[:1])
+        async with Database.open(path) as database:
+            await database.write(executing("INSERT INTO messages (id, queue, size) VALUES (1, 'test', 1)"))
+            await database.write(executing("INSERT INTO bodies VALUES (1, x'00')"))
+    async with Database.open(path) as database:
+        await database.write(lambda connection: insert(connection, "test", [b"new"], request_id="r1"))
+        assert await database.read(count) == 2
 
 
 async def test_space_is_used_again_and_the_log_stays_bounded_while_readers_read(tmp_path: Path) -> None:
