@@ -23,6 +23,12 @@ class SettingsError(FacewireError):
     stage = "settings"
 
 
+class CertificateError(FacewireError):
+    """A CA or a certificate could not be read, made or kept."""
+
+    stage = "certificates"
+
+
 class ModelError(FacewireError):
     """A model file is missing, broken, or not the one the manifest names."""
 
