@@ -74,6 +74,8 @@ class AwsSettings(Settings):
     aws_endpoint_url: str | None = None
     request_queue: str = "facewire-requests"
     response_queue: str = "facewire-responses"
+    #: Takes pictures in and archives them. Bucket names are unique over all of AWS: choose another there.
+    bucket: str = Field(default="facewire", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     #: Queues that are missing are made: for LocalStack, which forgets them when it restarts.
     aws_create_missing: bool = False
 

@@ -1,0 +1,1 @@
+"""Clients of AWS and what they need to find there."""
