@@ -16,10 +16,10 @@ from facewire.messages import Enrolled, Frame, RecognizedFaces, sha256
 from facewire.queues import Lease
 from facewire.settings import GatewaySettings
 from facewire.stores import EnrolledFace, PersonSummary, Result, ResultPage, ResultQuery
+from facewire.vitals import Depth, Readiness
 from facewire.waiting import happens_within
 from facewire_gateway.app import create_app
 from facewire_gateway.auth import KeyRing
-from facewire_gateway.deps import Depth, Readiness
 from facewire_gateway.feed import Feed
 
 

@@ -20,6 +20,8 @@ STEP_SECONDS = Histogram(
 )
 IN_HAND = Gauge("facewire_messages_in_hand", "Messages leased and not yet settled.", ["stage"])
 QUEUE_ERRORS = Counter("facewire_queue_errors", "Calls that a queue could not answer.", ["stage", "call"])
+QUEUE_MESSAGES = Gauge("facewire_queue_messages", "Messages in a queue, by state.", ["queue", "state"])
+QUEUE_BYTES = Gauge("facewire_queue_bytes", "Bytes of the messages in a queue.", ["queue"])
 FACES = Counter("facewire_faces", "Faces by what became of them: known, or the reason why not.", ["outcome"])
 GALLERY_FACES = Gauge("facewire_gallery_faces", "Faces of the embedder in use.")
 GALLERY_ERRORS = Counter("facewire_gallery_errors", "Times the gallery could not be read anew.")

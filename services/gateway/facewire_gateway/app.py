@@ -7,10 +7,11 @@ from fastapi import FastAPI
 
 from facewire.settings import GatewaySettings
 from facewire.stores import GalleryStore, ResultStore
+from facewire.vitals import Depth, Readiness
 from facewire_gateway import events, frames, health, people, results
 from facewire_gateway.auth import KeyRing
 from facewire_gateway.budget import Bodies, BodyBudget
-from facewire_gateway.deps import Depth, FrameSink, Gateway, Readiness
+from facewire_gateway.deps import FrameSink, Gateway
 from facewire_gateway.feed import Feed
 from facewire_gateway.observe import Observe
 from facewire_gateway.pages import add_pages

@@ -1,6 +1,6 @@
 """What the routes work with, handed to them by FastAPI."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request
 from facewire.messages import Frame
 from facewire.settings import GatewaySettings
 from facewire.stores import GalleryStore, ResultStore
+from facewire.vitals import Depth, Readiness
 from facewire_gateway.feed import Feed
 
 #: The longest wait of one call; proxies commonly cut connections that are silent for a minute.
@@ -20,31 +21,6 @@ class FrameSink(Protocol):
 
     async def accept(self, frame: Frame) -> None:
         """Commit `frame` and note its request as pending; IntakeError `id_conflict` or `overloaded`."""
-
-
-class QueueDepth(Protocol):
-    """How much is in a queue."""
-
-    @property
-    def waiting(self) -> int:
-        """Messages that can be received."""
-
-    @property
-    def leased(self) -> int:
-        """Messages on loan."""
-
-    @property
-    def dead(self) -> int:
-        """Dead letters."""
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all messages that are not dead."""
-
-
-#: Returns None where the dependency is ready, else why it is not.
-Readiness = Callable[[], Awaitable[str | None]]
-Depth = Callable[[], Awaitable[QueueDepth]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,5 +18,3 @@ LOST = Counter("facewire_gateway_lost_total", "Requests marked failed: lost at t
 DEAD_LETTERS = Counter("facewire_gateway_dead_letters_total", "Messages given up that were drained")
 SUBSCRIBERS = Gauge("facewire_gateway_event_subscribers", "Open event streams")
 EVENTS_LOST = Counter("facewire_gateway_events_lost_total", "Events that left a slow subscriber unread")
-QUEUE_MESSAGES = Gauge("facewire_queue_messages", "Messages in a queue, by state", ["queue", "state"])
-QUEUE_BYTES = Gauge("facewire_queue_bytes", "Bytes of the messages in a queue", ["queue"])

@@ -1,0 +1,77 @@
+"""What a process tells of itself: what it lacks to be ready, how much its queues hold, and its metrics."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import structlog
+from prometheus_client import generate_latest
+
+from facewire import metrics
+from facewire.errors import FacewireError
+
+_CHECK_SECONDS = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class QueueDepth(Protocol):
+    """How much is in a queue."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages that can be received."""
+
+    @property
+    def leased(self) -> int:
+        """Messages on loan."""
+
+    @property
+    def dead(self) -> int:
+        """Dead letters."""
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of all messages that are not dead; None where the queue does not tell."""
+
+
+#: Returns None where the dependency is ready, else why it is not.
+Readiness = Callable[[], Awaitable[str | None]]
+Depth = Callable[[], Awaitable[QueueDepth]]
+
+
+async def readiness_of(checks: Mapping[str, Readiness]) -> tuple[bool, dict[str, object]]:
+    """Return whether every dependency is ready, and the body that says so: each is named, with what it lacks."""
+    reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
+    dependencies = {name: reason or "ready" for name, reason in zip(checks, reasons, strict=True)}
+    ready = not any(reasons)
+    return ready, {"status": "ready" if ready else "not_ready", "dependencies": dependencies}
+
+
+async def metrics_of(depths: Mapping[str, Depth]) -> bytes:
+    """Return all metrics of the process in Prometheus's text format, with the depths of the queues as they are now."""
+    await asyncio.gather(*(_measure(name, depth) for name, depth in depths.items()))
+    return generate_latest()
+
+
+async def _reason(check: Readiness) -> str | None:
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            return await check()
+    except TimeoutError:
+        return f"no answer within {_CHECK_SECONDS:g} s"
+    except FacewireError as error:
+        return str(error)
+
+
+async def _measure(name: str, depth: Depth) -> None:
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            found = await depth()
+    except (FacewireError, TimeoutError) as error:
+        _log.warning("the depth of a queue is not known", queue=name, error=type(error).__name__)
+        return
+    for state in ("waiting", "leased", "dead"):
+        metrics.QUEUE_MESSAGES.labels(name, state).set(getattr(found, state))
+    if found.bytes is not None:
+        metrics.QUEUE_BYTES.labels(name).set(found.bytes)
