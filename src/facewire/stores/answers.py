@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from facewire.messages import UNKNOWN, Enrolled, RecognizedFace, RecognizedFaces
 
+#: Failures of the moment: what the answer says is that the same frame may be sent again.
+PASSING_FAILURES = frozenset({"dead_letter", "gave_up", "internal", "lost", "overloaded", "skipped"})
+
 
 def recognized_people(answer: RecognizedFaces) -> set[str]:
     """Return whom the history shows the answer under: everybody recognised, and who was enrolled."""

@@ -12,13 +12,10 @@ from facewire.errors import StoreError
 from facewire.messages import Frame, RecognizedFaces, Status, now, sha256
 from facewire.sqlite import Database, erasing, from_micros, to_micros
 from facewire.stores import Result, ResultPage, ResultQuery, ResultStore
-from facewire.stores.answers import mentioned_people, recognized_people, without_person
+from facewire.stores.answers import PASSING_FAILURES, mentioned_people, recognized_people, without_person
 
 #: Rows that one change goes through, so that others get their turn in between.
 CHUNK = 200
-
-#: Failures of the moment: what the answer says is that the same frame may be sent again.
-PASSING_FAILURES = frozenset({"dead_letter", "gave_up", "internal", "lost", "overloaded", "skipped"})
 
 #: Longer than any message stays under way.
 _FORGOTTEN_MICROS = 24 * 3600 * 1_000_000
