@@ -52,6 +52,13 @@ class Settings(BaseSettings):
             raise SettingsError("wrong_setting", f"{error}: write lists as JSON, such as [0.6, 0.7, 0.7]") from error
 
 
+class ProbeSettings(Settings):
+    """Where a service without an HTTP API answers `/healthz`, `/readyz` and `/metrics`; nobody needs a key there."""
+
+    probe_host: Host = "127.0.0.1"
+    probe_port: int = Field(default=9090, ge=0, le=65535)
+
+
 class MqttSettings(Settings):
     """How to reach the MQTT broker."""
 
@@ -62,6 +69,9 @@ class MqttSettings(Settings):
     mqtt_ca_file: Path | None = None
     mqtt_cert_file: Path | None = None
     mqtt_key_file: Path | None = None
+    #: Holds a secret part of the name of shared subscriptions' groups: brokers that check no subscriptions deal
+    #: messages to whoever knows the name. The same for all who share.
+    mqtt_share_file: Path | None = None
 
 
 class AwsSettings(Settings):
