@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -11,6 +12,8 @@ from facewire.errors import QueueError
 from facewire.messages import MAX_MESSAGE_BYTES
 from facewire.queues import MAX_RECEIVES, Lease, Queue
 from facewire.queues.sqlite import SqliteQueue
+from facewire.queues.sqs import SqsQueues
+from facewire.settings import AwsSettings
 from facewire.sqlite import Database
 
 #: Returns the queue under test; each call another object over the same messages.
@@ -26,11 +29,23 @@ async def sqlite_queue(folder: Path) -> AsyncIterator[QueueMaker]:
         yield lambda lease_seconds: SqliteQueue(database, "contract", lease_seconds=lease_seconds)
 
 
-BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[QueueMaker]]] = {"sqlite": sqlite_queue}
+@asynccontextmanager
+async def sqs_queue(_folder: Path) -> AsyncIterator[QueueMaker]:
+    name = f"contract-{uuid4().hex}"
+    async with SqsQueues.open(AwsSettings(aws_create_missing=True)) as queues:
+        yield lambda lease_seconds: queues.queue(name, lease_seconds=lease_seconds)
+
+
+BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[QueueMaker]]] = {
+    "sqlite": sqlite_queue,
+    "sqs": sqs_queue,
+}
 
 
 @pytest.fixture(params=sorted(BACKENDS))
 async def make_queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[QueueMaker]:
+    if request.param == "sqs":
+        request.getfixturevalue("aws_environment")
     async with BACKENDS[request.param](tmp_path) as make:
         yield make
 

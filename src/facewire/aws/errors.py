@@ -1,5 +1,7 @@
 """What goes wrong with a call to AWS, in terms of what to do about it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from botocore.exceptions import (  # type: ignore[import-untyped]
@@ -13,12 +15,29 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
+from facewire.errors import FacewireError
+
 #: Everything that a call to AWS may raise.
 AWS_ERRORS: tuple[type[Exception], ...] = (BotoCoreError, ClientError, ResponseParserError)
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 _NO_ANSWER = (ConnectionError, HTTPClientError)
 _FIRST_SERVER_FAULT = 500
+_MISSING = {
+    "NonExistentQueue": "no_such_queue",
+    "QueueDoesNotExist": "no_such_queue",
+    "ResourceNotFound": "no_such_table",
+    "NoSuchBucket": "no_such_bucket",
+}
+
+
+@contextmanager
+def aws_errors_as(kind: type[FacewireError]) -> Iterator[None]:
+    """Raise what goes wrong with AWS in the block as a `kind`, in the words of `explain_error`."""
+    try:
+        yield
+    except AWS_ERRORS as error:
+        raise kind(*explain_error(error)) from error
 
 
 def error_code(error: Exception) -> str:
@@ -41,7 +60,7 @@ def explain_error(error: Exception) -> tuple[str, str]:
     """Return code and detail for a FacewireError.
 
     `unreachable`: no answer. `unavailable`: AWS could not just now, or throttles. `no_credentials`: none were found.
-    `refused`: it will say the same next time.
+    `no_such_queue`, `no_such_table`, `no_such_bucket`: it is to be made first. `refused`: AWS will say the same again.
     """
     if isinstance(error, ClientError):
         return _explain_answer(error)
@@ -55,7 +74,10 @@ def explain_error(error: Exception) -> tuple[str, str]:
 
 
 def _explain_answer(error: Exception) -> tuple[str, str]:
+    code = error_code(error)
+    if code in _MISSING:
+        return _MISSING[code], f"{error}: `facewire aws init` makes what is missing"
     response: dict[str, Any] = getattr(error, "response", {})
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    passing = status >= _FIRST_SERVER_FAULT or is_throttling(error_code(error))
+    passing = status >= _FIRST_SERVER_FAULT or is_throttling(code)
     return "unavailable" if passing else "refused", str(error)

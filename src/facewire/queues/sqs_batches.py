@@ -1,0 +1,123 @@
+"""What SQS takes in one call: batches within its limits, and what to do about the part of a batch that failed.
+
+Limits: Amazon SQS Developer Guide, "Amazon SQS message quotas".
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+from facewire.aws.errors import is_throttling, plain_code
+from facewire.errors import QueueError
+from facewire.messages import MAX_MESSAGE_BYTES
+from facewire.waiting import growing_pauses
+
+T = TypeVar("T")
+
+MAX_BATCH_MESSAGES = 10
+#: For one message as well as for all bodies of a batch together (1 MiB).
+MAX_BATCH_BYTES = 1_048_576
+#: Parts of a batch that fail for a passing reason are tried this often, after pauses of 0.1 to 0.8 s.
+_ATTEMPTS = 5
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
+_LONGEST_REASON = 500
+
+#: SQS takes the characters of XML 1.0. JSON allows these two as they are; escaped, they mean the same.
+_ESCAPES = {"\ufffe".encode(): b"\\ufffe", "\uffff".encode(): b"\\uffff"}
+_FORBIDDEN = bytes(code for code in range(0x20) if code not in b"\t\n\r")
+_FORBIDDEN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+#: How SQS and LocalStack say that a receipt is no longer good: the message was deleted, or lent to somebody else.
+_ENDED = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
+
+
+def message_text(body: bytes) -> str:
+    r"""Return the body as SQS takes it; QueueError `too_large` over 1,000,000 bytes, `not_text` where it is no text.
+
+    The noncharacters U+FFFE and U+FFFF are escaped as JSON does it; the body is JSON.
+    """
+    if len(body) > MAX_MESSAGE_BYTES:
+        detail = f"the message has {len(body):,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}: send it smaller"
+        raise QueueError("too_large", detail)
+    for character, escape in _ESCAPES.items():
+        if character in body:
+            body = body.replace(character, escape)
+    if not body or len(body.translate(None, _FORBIDDEN)) != len(body):
+        raise QueueError("not_text", "the message is empty or holds control characters, which SQS refuses: send JSON")
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        detail = f"byte {error.start} of the message is no UTF-8, and SQS takes text only: send JSON"
+        raise QueueError("not_text", detail) from error
+
+
+def reason_text(reason: str) -> str:
+    """Return the reason as an attribute takes it: without what is no text, at most 500 characters, not empty."""
+    return _FORBIDDEN_TEXT.sub("?", reason[:_LONGEST_REASON]) or "unknown"
+
+
+def packed(texts: Sequence[str]) -> list[list[str]]:
+    """Return the texts, in their order, in batches that SQS takes: up to ten, and 1 MiB of UTF-8 together."""
+    batches: list[list[str]] = []
+    room = 0
+    for text in texts:
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > room or len(batches[-1]) == MAX_BATCH_MESSAGES:
+            batches.append([])
+            room = MAX_BATCH_BYTES
+        batches[-1].append(text)
+        room -= size
+    return batches
+
+
+def in_tens(items: Sequence[T]) -> list[Sequence[T]]:
+    """Return the items, in their order, ten by ten."""
+    return [items[start : start + MAX_BATCH_MESSAGES] for start in range(0, len(items), MAX_BATCH_MESSAGES)]
+
+
+async def complete(
+    entries: Sequence[Mapping[str, Any]],
+    request: Callable[[list[Any]], Awaitable[Mapping[str, Any]]],
+    *,
+    leases: bool = False,
+) -> int:
+    """Request a batch of up to ten entries until nothing is left to try; return how many leases had ended.
+
+    What fails for a passing reason is tried again. QueueError `unavailable` or `refused`, naming SQS's codes, where
+    something stays; the rest of the batch has been done then. `leases` says that entries name leases, and that one
+    which has ended needs nothing more.
+    """
+    left: list[dict[str, Any]] = [{**entry, "Id": str(number)} for number, entry in enumerate(entries)]
+    ended = 0
+    refused: list[str] = []
+    passing: dict[str, str] = {}
+    for pause in _pauses():
+        await asyncio.sleep(pause)
+        passing = {}
+        for failure in (await request(left)).get("Failed", []):
+            code = plain_code(failure["Code"])
+            if leases and code in _ENDED:
+                ended += 1
+            elif is_throttling(code) or not failure.get("SenderFault", False):
+                passing[failure["Id"]] = code
+            else:
+                refused.append(code)
+        left = [entry for entry in left if entry["Id"] in passing]
+        if not left:
+            break
+    _raise_for("unavailable", passing.values(), len(entries))
+    _raise_for("refused", refused, len(entries))
+    return ended
+
+
+def _pauses() -> Iterator[float]:
+    """Yield seconds to wait before each attempt."""
+    return chain([0.0], islice(growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), _ATTEMPTS - 1))
+
+
+def _raise_for(code: str, failures: Collection[str], entries: int) -> None:
+    if failures:
+        codes = ", ".join(sorted(set(failures)))
+        raise QueueError(code, f"SQS did not do {len(failures)} of {entries} entries: {codes}")
