@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -25,7 +24,6 @@ from facewire.errors import FacewireError, StoreError
 from facewire.sqlite_file import PAGE_BYTES, explained, open_reader, open_writer
 
 T = TypeVar("T")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _log = structlog.get_logger()
 
 #: Calls that may wait for a thread; further callers wait for a place.
@@ -106,16 +104,6 @@ def erasing(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("PRAGMA secure_delete = OFF")
-
-
-def to_micros(moment: datetime) -> int:
-    """Return the moment as whole microseconds since 1970, the form in which tables hold it."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def from_micros(micros: int) -> datetime:
-    """Return the moment, in UTC, that `to_micros` was given."""
-    return _EPOCH + timedelta(microseconds=micros)
 
 
 @dataclass(slots=True)

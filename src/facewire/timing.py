@@ -1,7 +1,9 @@
-"""How long the steps of a stage take."""
+"""How long the steps of a stage take, and moments as the stores write them."""
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StepClock:
@@ -21,3 +23,13 @@ class StepClock:
 def milliseconds_between(earlier: datetime, later: datetime) -> float:
     """Return the time between two moments, to a tenth; 0 where the clocks of two machines disagree on their order."""
     return round(max(0.0, (later - earlier).total_seconds()) * 1000, 1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Return the moment as whole microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the moment, in UTC, that `to_micros` was given."""
+    return _EPOCH + timedelta(microseconds=micros)

@@ -1,11 +1,16 @@
 """What every result store does with an answer: who is in it, and how a person is taken out of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from facewire.messages import UNKNOWN, Enrolled, RecognizedFace, RecognizedFaces
+from facewire.messages import UNKNOWN, Enrolled, RecognizedFace, RecognizedFaces, sha256
 
 #: Failures of the moment: what the answer says is that the same frame may be sent again.
 PASSING_FAILURES = frozenset({"dead_letter", "gave_up", "internal", "lost", "overloaded", "skipped"})
+
+
+def invites_again(answer: RecognizedFaces | None) -> bool:
+    """Tell whether the answer says that the request failed for a reason of the moment."""
+    return answer is not None and answer.error is not None and answer.error.code in PASSING_FAILURES
 
 
 def recognized_people(answer: RecognizedFaces) -> set[str]:
@@ -43,6 +48,19 @@ def without_person(answer: RecognizedFaces, person: str, *, keep_enrolment: bool
             "enrolled": _enrolled_without(answer.enrolled, person),
         }
     )
+
+
+def without_forgotten(answer: RecognizedFaces, forgotten: Mapping[str, int]) -> RecognizedFaces:
+    """Return the answer without the people who were deleted after its gallery; enrolling somebody anew stays.
+
+    `forgotten` holds the version of the gallery that has no longer known a person, by the SHA-256 of the name.
+    """
+    if not forgotten or answer.gallery_version is None:
+        return answer
+    for person in mentioned_people(answer):
+        if answer.gallery_version < forgotten.get(sha256(person.encode()), 0):
+            answer = without_person(answer, person, keep_enrolment=True)
+    return answer
 
 
 def _result_without(answer: RecognizedFaces, faces: Sequence[RecognizedFace]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from facewire.errors import GalleryError
 from facewire.messages import FaceCrop
-from facewire.sqlite import Database, erasing, from_micros, to_micros
+from facewire.sqlite import Database, erasing
 from facewire.stores import EnrolledFace, GalleryStore, PersonSummary
+from facewire.timing import from_micros, to_micros
 
 
 class SqliteGalleryStore(GalleryStore):
