@@ -3,6 +3,7 @@
 ```
 <pki>/ca/{ca.crt,ca.key}                       nobody but `facewire certs` needs these
 <certs>/<role>/{ca.crt,cert.pem,key.pem}       roles mosquitto, mosquitto/health, detector, gateway, dev
+<certs>/detector/share                         the secret of their shared subscriptions: mosquitto/acl tells why
 ```
 
 A role's folder can be a volume of its own, so that a container holds no key but its own.
@@ -10,6 +11,7 @@ A role's folder can be a volume of its own, so that a container holds no key but
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,10 +79,11 @@ def prepare(pki: Path, certs: Path, hosts: Sequence[str] = (), now: datetime | N
             authority, outcome = _open_or_make(folder, now)
             _make_folder(certs, 0o700)
             roles = [_prepare_role(authority, certs, role, broker_hosts, now) for role in ROLES]
+            secret = _prepare_secret(certs / "detector" / "share")
     except OSError as error:
         detail = f"{error.filename}: {error.strerror}: choose a folder that this user may write to"
         raise CertificateError("unwritable", detail) from error
-    return [outcome, *roles]
+    return [outcome, *roles, secret]
 
 
 def open_authority(pki: Path, now: datetime | None = None) -> Authority:
@@ -172,6 +175,14 @@ def _prepare_role(authority: Authority, certs: Path, role: Role, hosts: Sequence
         return Outcome(path, "kept")
     _write_role(folder, authority, authority.issue(role.name, hosts=wanted, now=now), role.key_mode)
     return Outcome(path, "renewed", reason) if existed else Outcome(path, "made")
+
+
+def _prepare_secret(path: Path) -> Outcome:
+    """Make it once: with another, what waits in the persistent sessions would come twice."""
+    if path.exists():
+        return Outcome(path, "kept")
+    _write_file(path, secrets.token_hex(16).encode(), _PRIVATE)
+    return Outcome(path, "made")
 
 
 def _write_role(folder: Path, authority: Authority, issued: Issued, key_mode: int) -> None:

@@ -12,7 +12,6 @@ what it has acknowledged to them.
 import asyncio
 import logging
 import math
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +26,8 @@ from paho.mqtt.client import ConnectFlags
 
 from facewire.acknowledger import OrderedAcknowledger
 from facewire.background import background
-from facewire.errors import QueueError, SettingsError
+from facewire.errors import QueueError
+from facewire.mqtt_files import tls_context, with_secret
 from facewire.settings import MqttSettings
 from facewire.waiting import growing_pauses
 
@@ -108,8 +108,8 @@ class MqttConnection:
     def __init__(self, settings: MqttSettings, *, identifier: str | None, subscriptions: Sequence[str]) -> None:
         self._settings = settings
         self._identifier = identifier
-        self._subscriptions = subscriptions
-        self._tls = _tls_context(settings)
+        self._subscriptions = with_secret(subscriptions, settings)
+        self._tls = tls_context(settings)
         self._session: _Session | None = None
         self._subscribed = asyncio.Event()
         # Unbounded on purpose, see the module's docstring: what is discarded here would never be acknowledged.
@@ -120,6 +120,8 @@ class MqttConnection:
         self._pauses = growing_pauses(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         #: QoS 0 messages dropped so far because too many bytes of them waited.
         self.dropped = 0
+        #: How often the connection has been made so far.
+        self.connections = 0
 
     @classmethod
     @asynccontextmanager
@@ -128,8 +130,9 @@ class MqttConnection:
     ) -> AsyncIterator[Self]:
         """Keep a connection while the block runs; it need not be up yet when the block starts.
 
-        Every one of `subscriptions` (topic filters) is made at QoS 1, again on every connection. SettingsError where
-        the TLS files cannot be used; a broker out of reach is no error, `connected` tells.
+        Every one of `subscriptions` (topic filters) is made at QoS 1, again on every connection; shared ones in a group
+        whose name ends with the secret of the settings, if there is one. SettingsError where a file of the settings
+        cannot be used; a broker out of reach is no error, `connected` tells.
         """
         connection = cls(settings, identifier=identifier, subscriptions=subscriptions)
         async with background(connection._stay_connected(), name=f"mqtt {identifier or 'connection'}"):
@@ -283,6 +286,7 @@ class MqttConnection:
         self._pauses = growing_pauses(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         outage = None if self._outage_since is None else round(time.monotonic() - self._outage_since, 3)
         self._outage_since = None
+        self.connections += 1
         self._subscribed.set()
         _log.info(
             "connected to the MQTT broker", broker=self.broker, identifier=self._identifier, outage_seconds=outage
@@ -302,20 +306,3 @@ class MqttConnection:
 
 def _nothing() -> None:
     """Acknowledge a QoS 0 message: it wants no acknowledgement."""
-
-
-def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """Return the TLS context of the settings, None for a plain connection; SettingsError names the file at fault."""
-    if settings.mqtt_ca_file is None and settings.mqtt_cert_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.mqtt_ca_file)
-    except OSError as error:
-        raise SettingsError("mqtt_ca_file", f"{settings.mqtt_ca_file}: no usable CA certificate: {error}") from error
-    if settings.mqtt_cert_file is not None:
-        try:
-            context.load_cert_chain(settings.mqtt_cert_file, settings.mqtt_key_file)
-        except OSError as error:
-            detail = f"{settings.mqtt_cert_file}, {settings.mqtt_key_file}: no usable certificate and key: {error}"
-            raise SettingsError("mqtt_cert_file", detail) from error
-    return context
