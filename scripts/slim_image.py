@@ -1,0 +1,65 @@
+"""Remove from an image's site-packages what no service ever opens: `slim_image.py SITE_PACKAGES MODEL...`.
+
+Of the models that ship only the files MODEL stay. What is listed here and no longer there is an error, so that the
+list stays true when a package changes.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+#: Of AWS's some 400 services these are called; `sts` and the two `sso` find credentials. Files beside them are shared.
+_AWS_SERVICES = {"dynamodb", "s3", "sqs", "sso", "sso-oidc", "sts"}
+
+#: Package -> what goes, each a folder or a file pattern below it.
+_UNUSED = {
+    # Haar cascades; MTCNN is the detector
+    "cv2": ("data",),
+    # tests, and what compilers and type checkers read
+    "numpy": ("**/tests", "f2py", "_core/include", "**/*.pyi", "**/*.a"),
+    # tools that make models, not run them; the library for C programs, which the Python module has in itself
+    "onnxruntime": ("transformers", "quantization", "tools", "datasets", "capi/libonnxruntime.so.*"),
+    # the AVIF decoder, which is loaded on demand only; JPEG, PNG and WebP are what is accepted
+    "PIL": ("_avif.*.so",),
+    "pillow.libs": ("libavif-*",),
+}
+
+
+def slim(site_packages: Path, models: set[str]) -> None:
+    """Remove what is unused below `site_packages`, and every shipped model but `models`."""
+    for package, patterns in _UNUSED.items():
+        if (site_packages / package).is_dir():
+            for pattern in patterns:
+                _remove(site_packages / package, pattern)
+    for folder in _folders(site_packages / "botocore" / "data", but=_AWS_SERVICES):
+        shutil.rmtree(folder)
+    _keep_models(site_packages / "facewire" / "_models", models)
+
+
+def _remove(package: Path, pattern: str) -> None:
+    found = list(package.glob(pattern))
+    if not found:
+        sys.exit(f"slim_image.py: {package} has no {pattern}")
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _folders(parent: Path, *, but: set[str]) -> list[Path]:
+    folders = [path for path in parent.iterdir() if path.is_dir()]
+    missing = but - {path.name for path in folders}
+    if missing:
+        sys.exit(f"slim_image.py: {parent} has no {', '.join(sorted(missing))}")
+    return [path for path in folders if path.name not in but]
+
+
+def _keep_models(folder: Path, models: set[str]) -> None:
+    for path in folder.glob("*.onnx"):
+        if path.name not in models:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    slim(Path(sys.argv[1]), set(sys.argv[2:]))
