@@ -16,6 +16,7 @@ import typer
 
 from facewire.errors import FacewireError
 from facewire.exits import leaves, tell
+from facewire_standalone.cli_aws import app as aws_app
 from facewire_standalone.cli_certs import app as certs_app
 from facewire_standalone.cli_gallery import app as gallery_app
 from facewire_standalone.cli_keys import app as keys_app
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(certs_app, name="certs")
+app.add_typer(aws_app, name="aws")
 app.add_typer(gallery_app, name="gallery")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")

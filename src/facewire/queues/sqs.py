@@ -2,16 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
-from facewire.aws.clients import LONGEST_POLL_SECONDS, sqs_client, sqs_poll_client
-from facewire.aws.errors import aws_errors_as
-from facewire.aws.provision import DEAD_SUFFIX, LEASE_SECONDS, ensure_queue, queue_name
+from facewire.aws.clients import LONGEST_POLL_SECONDS
+from facewire.aws.provision import DEAD_SUFFIX, LEASE_SECONDS, queue_name
 from facewire.errors import QueueError
 from facewire.failures import error_name
 from facewire.queues import MAX_RECEIVES, Lease, Queue
@@ -23,10 +21,7 @@ from facewire.queues.sqs_batches import (
     packed,
     reason_text,
 )
-from facewire.settings import AwsSettings
-
-if TYPE_CHECKING:
-    from types_aiobotocore_sqs import SQSClient
+from facewire.queues.sqs_connection import SqsConnection
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -37,8 +32,6 @@ MAX_LEASE_SECONDS = 43_200
 _CONCURRENCY = 8
 #: After messages have come a poll lasts this long, then twice as long after each that found nothing.
 _SHORTEST_POLL_SECONDS = 1
-#: How long the end waits for polls that nobody waits for any more.
-_LAST_POLLS_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,83 +44,12 @@ class SqsDepth:
     dead: int
 
 
-class SqsQueues:
-    """Opens the queues of one account: one client for calls, one for long polls, shared by all queues."""
-
-    def __init__(self, settings: AwsSettings, calls: "SQSClient", polls: "SQSClient") -> None:
-        self.calls = calls
-        self.polls = polls
-        self._settings = settings
-        self._urls: dict[str, str] = {}
-        self._making = asyncio.Lock()
-        self._background: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, settings: AwsSettings) -> AsyncIterator[Self]:
-        """Open the clients; SQS is called first by what is done with a queue.
-
-        In the end it waits up to three seconds for polls that were given up, to hand back what they still get.
-        """
-        async with sqs_client(settings) as calls, sqs_poll_client(settings) as polls:
-            queues = cls(settings, calls, polls)
-            try:
-                yield queues
-            finally:
-                await queues._end_background()
+class SqsQueues(SqsConnection):
+    """The queues of one account, over a connection that they share: `async with SqsQueues.open(settings) as queues`."""
 
     def queue(self, name: str, *, lease_seconds: float = LEASE_SECONDS) -> "SqsQueue":
         """Return the queue of this name or URL; a lease ends after `lease_seconds` (whole seconds) unless extended."""
         return SqsQueue(self, name, lease_seconds=lease_seconds)
-
-    async def call(self, name: str, request: Callable[[str], Awaitable[T]]) -> T:
-        """Call `request` with the queue's URL; a queue that is missing is made once if the settings say so."""
-        try:
-            return await self._call(name, request)
-        except QueueError as error:
-            if error.code != "no_such_queue" or not self._settings.aws_create_missing:
-                raise
-        await self._make(name)
-        return await self._call(name, request)
-
-    def in_background(self, work: "asyncio.Task[None]") -> None:
-        """Let `work` come to its end by itself."""
-        self._background.add(work)
-        work.add_done_callback(self._background.discard)
-
-    async def _call(self, name: str, request: Callable[[str], Awaitable[T]]) -> T:
-        try:
-            with aws_errors_as(QueueError):
-                return await request(await self._url(name))
-        except QueueError as error:
-            if error.code != "no_such_queue":
-                raise
-            detail = f"there is no queue {queue_name(name)!r} in {self._settings.region}: `facewire aws init` makes it"
-            raise QueueError("no_such_queue", detail) from error
-
-    async def _url(self, name: str) -> str:
-        if "://" in name:
-            return name
-        if name not in self._urls:
-            self._urls[name] = (await self.calls.get_queue_url(QueueName=name))["QueueUrl"]
-        return self._urls[name]
-
-    async def _make(self, name: str) -> None:
-        async with self._making:
-            self._urls.pop(name, None)
-            ensured = await ensure_queue(self.calls, queue_name(name).removesuffix(DEAD_SUFFIX))
-        if made := [queue.name for queue in ensured if queue.made]:
-            _log.warning("queues were missing and have been made again, empty", queues=made)
-
-    async def _end_background(self) -> None:
-        if not self._background:
-            return
-        _, late = await asyncio.wait(self._background, timeout=_LAST_POLLS_SECONDS)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
-            _log.info("polls were cut off: what SQS lent to them comes back when its lease ends", polls=len(late))
 
 
 class SqsQueue(Queue):
@@ -143,9 +65,9 @@ class SqsQueue(Queue):
     is killed gives nothing back, and each kill counts for everything it had leased.
     """
 
-    def __init__(self, queues: SqsQueues, name: str, *, lease_seconds: float) -> None:
+    def __init__(self, connection: SqsConnection, name: str, *, lease_seconds: float) -> None:
         self.name = queue_name(name)
-        self._queues = queues
+        self._connection = connection
         self._address = name
         self._lease_seconds = _whole(lease_seconds)
         self._poll_seconds = _SHORTEST_POLL_SECONDS
@@ -153,7 +75,7 @@ class SqsQueue(Queue):
 
     def dead_letters(self) -> "SqsQueue":
         """Return the queue of the dead letters; in it messages are lent without limit until acknowledged."""
-        return SqsQueue(self._queues, self._address + DEAD_SUFFIX, lease_seconds=self._lease_seconds)
+        return SqsQueue(self._connection, self._address + DEAD_SUFFIX, lease_seconds=self._lease_seconds)
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Send `bodies` in batches; QueueError `too_large` or `not_text` before any of them leaves.
@@ -175,7 +97,7 @@ class SqsQueue(Queue):
             return await asyncio.shield(poll)
         except asyncio.CancelledError:
             given_up.set()
-            self._queues.in_background(asyncio.create_task(self._hand_back(poll), name=f"hand back {self.name}"))
+            self._connection.in_background(asyncio.create_task(self._hand_back(poll), name=f"hand back {self.name}"))
             raise
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
@@ -215,7 +137,7 @@ class SqsQueue(Queue):
 
     async def _counts(self) -> tuple[int, int, int]:
         async def ask(url: str) -> tuple[int, int, int]:
-            answer = await self._queues.calls.get_queue_attributes(
+            answer = await self._connection.calls.get_queue_attributes(
                 QueueUrl=url,
                 AttributeNames=[
                     "ApproximateNumberOfMessages",
@@ -230,25 +152,25 @@ class SqsQueue(Queue):
                 int(held["ApproximateNumberOfMessagesDelayed"]),
             )
 
-        return await self._queues.call(self._address, ask)
+        return await self._connection.call(self._address, ask)
 
     async def _send(self, texts: Sequence[str]) -> None:
         await self._send_entries([{"MessageBody": text} for text in texts])
 
     async def _send_entries(self, entries: Sequence[dict[str, Any]]) -> None:
-        client = self._queues.calls
+        client = self._connection.calls
         await complete(
             entries,
-            lambda left: self._queues.call(
+            lambda left: self._connection.call(
                 self._address, lambda url: client.send_message_batch(QueueUrl=url, Entries=left)
             ),
         )
 
     async def _delete(self, leases: Sequence[Lease]) -> None:
-        client = self._queues.calls
+        client = self._connection.calls
         await complete(
             [{"ReceiptHandle": lease.receipt} for lease in leases],
-            lambda left: self._queues.call(
+            lambda left: self._connection.call(
                 self._address, lambda url: client.delete_message_batch(QueueUrl=url, Entries=left)
             ),
             leases=True,
@@ -256,7 +178,7 @@ class SqsQueue(Queue):
 
     async def _hide(self, leases: Sequence[Lease], seconds: float) -> int:
         """Make the messages visible `seconds` from now; return how many leases had ended."""
-        client = self._queues.calls
+        client = self._connection.calls
         timeout = _whole(seconds)
         ended = 0
 
@@ -264,7 +186,7 @@ class SqsQueue(Queue):
             nonlocal ended
             ended += await complete(
                 [{"ReceiptHandle": lease.receipt, "VisibilityTimeout": timeout} for lease in batch],
-                lambda left: self._queues.call(
+                lambda left: self._connection.call(
                     self._address, lambda url: client.change_message_visibility_batch(QueueUrl=url, Entries=left)
                 ),
                 leases=True,
@@ -298,8 +220,8 @@ class SqsQueue(Queue):
                 return leases
 
     async def _receive(self, limit: int, seconds: int) -> list[Lease]:
-        client = self._queues.polls
-        answer = await self._queues.call(
+        client = self._connection.polls
+        answer = await self._connection.call(
             self._address,
             lambda url: client.receive_message(
                 QueueUrl=url,
