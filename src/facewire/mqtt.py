@@ -112,6 +112,8 @@ class MqttConnection:
         self._tls = tls_context(settings)
         self._session: _Session | None = None
         self._subscribed = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._left = asyncio.Event()
         # Unbounded on purpose, see the module's docstring: what is discarded here would never be acknowledged.
         self._arrived: asyncio.Queue[Received] = asyncio.Queue()
         self._publishing = asyncio.Semaphore(MAX_PUBLISHES)
@@ -160,6 +162,15 @@ class MqttConnection:
                 self._unguaranteed_bytes -= len(message.payload)
             yield message
 
+    async def unsubscribe(self) -> None:
+        """Give up the subscriptions for good and return when the broker has confirmed it; bound it with a timeout.
+
+        What the broker holds for the session already still comes. Called before the first connection is up, none of the
+        subscriptions is made: a session that is there of old is resumed and comes to its end.
+        """
+        self._leaving.set()
+        await self._left.wait()
+
     async def publish(self, topic: str, payload: bytes, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - of the PUBACK alone, not of the wait for a free place
         """Publish at QoS 1 and return when the broker has it; at most 20 at once, further callers wait.
 
@@ -193,7 +204,7 @@ class MqttConnection:
         client = self._new_client()
         try:
             # Read before SUBACK is here: on a resumed session unacknowledged messages come first.
-            async with client, background(self._subscribe(client), name="mqtt subscribe"):
+            async with client, background(self._keep_subscriptions(client), name="mqtt subscriptions"):
                 await self._read(client)
         finally:
             # aiomqtt leaves the socket open where the broker did not answer CONNECT.
@@ -236,6 +247,16 @@ class MqttConnection:
             if message.qos == 0:
                 self._arrived.put_nowait(message)
 
+    async def _keep_subscriptions(self, client: aiomqtt.Client) -> None:
+        """Hold the subscriptions for as long as they are wanted, then give them up."""
+        if not self._leaving.is_set():
+            await self._subscribe(client)
+        self._note_connection()
+        await self._leaving.wait()
+        if self._subscriptions:
+            await client.unsubscribe(list(self._subscriptions), timeout=math.inf)
+        self._left.set()
+
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         if self._subscriptions:
             topics = [(topic, 1) for topic in self._subscriptions]
@@ -245,7 +266,6 @@ class MqttConnection:
                 if getattr(reason, "is_failure", False):
                     message = f"the broker refused the subscription to {topic}: {reason}"
                     raise aiomqtt.MqttError(message)
-        self._note_connection()
 
     async def _read(self, client: aiomqtt.Client) -> None:
         self._session = session = _Session(client)
