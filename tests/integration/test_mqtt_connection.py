@@ -13,7 +13,7 @@ import pytest
 from facewire.errors import QueueError
 from facewire.mqtt import MqttConnection, Received, _paho
 from facewire.settings import MqttSettings
-from facewire_detector.intake import FRAMES_TOPIC
+from facewire_detector.topics import FRAMES_TOPIC
 from mqtt_brokers import KINDS, Kind, free_port, running_broker, running_mosquitto, until
 
 FRAME_BYTES = 100_000

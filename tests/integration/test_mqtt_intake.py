@@ -18,7 +18,8 @@ from facewire.queues import Lease
 from facewire.queues.inbox import Inbox
 from facewire.queues.sqlite import SqliteQueue
 from facewire.sqlite import Database
-from facewire_detector.intake import FRAMES_TOPIC, Intake, take_from_mqtt
+from facewire_detector.intake import Intake, take_from_mqtt
+from facewire_detector.topics import FRAMES_TOPIC
 from mqtt_brokers import KINDS, Kind, RunningBroker, running_broker
 
 FRAME_BYTES = 75_000  # 100 kB in base64

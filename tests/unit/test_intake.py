@@ -12,7 +12,7 @@ from facewire.mqtt import MqttConnection, Received
 from facewire.names import raw_frame_id
 from facewire.queues import Queue
 from facewire_detector import intake as intake_module
-from facewire_detector.intake import Intake, refusal, take_from_mqtt
+from facewire_detector.intake import Intake, take_and_leave, take_from_mqtt
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 
@@ -22,6 +22,7 @@ class FakeInbox:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
+        self.again: list[bool] = []
         self.refuse: IntakeError | None = None
         self.pushes_out: list[Frame] = []
         self.broken = 0
@@ -29,8 +30,9 @@ class FakeInbox:
         self.under_way = 0
         self.most_under_way = 0
 
-    async def accept(self, frame: Frame) -> list[Frame]:
+    async def accept(self, frame: Frame, *, again: bool = False) -> list[Frame]:
         self.under_way += 1
+        self.again.append(again)
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
             if (gate := self.gates.get(frame.request_id)) is not None:
@@ -57,16 +59,31 @@ class FakeResponses:
 
 
 class FakeConnection:
-    """Yields given messages, then nothing more; notes what is acknowledged."""
+    """Yields given messages, then those `held` until it unsubscribes, then nothing more; notes what is acknowledged."""
 
     def __init__(self, *sent: tuple[str, bytes]) -> None:
         self._sent = sent
+        self.held: list[tuple[str, bytes]] = []
         self.acknowledged: list[int] = []
+        self.answers_unsubscribe = True
+        self._left = asyncio.Event()
 
     async def messages(self) -> AsyncIterator[Received]:
         for number, (topic, payload) in enumerate(self._sent):
-            yield Received(topic, payload, 1, lambda number=number: self.acknowledged.append(number))  # type: ignore[misc]
+            yield self._message(number, topic, payload)
+        await self._left.wait()
+        for number, (topic, payload) in enumerate(self.held, start=len(self._sent)):
+            await asyncio.sleep(0.01)
+            yield self._message(number, topic, payload)
         await asyncio.Event().wait()
+
+    async def unsubscribe(self) -> None:
+        if not self.answers_unsubscribe:
+            await asyncio.Event().wait()
+        self._left.set()
+
+    def _message(self, number: int, topic: str, payload: bytes) -> Received:
+        return Received(topic, payload, 1, lambda: self.acknowledged.append(number))
 
 
 class Bench:
@@ -124,6 +141,15 @@ async def test_a_raw_picture_gets_the_id_of_camera_and_content() -> None:
     bench = Bench(("clients/door", JPEG))
     await bench.run()
     assert bench.inbox.frames[0].request_id == raw_frame_id("door", sha256(JPEG))
+
+
+async def test_what_the_gateway_hands_over_may_come_again() -> None:
+    handed_over = Frame.of(JPEG, request_id="r2", camera="gate", enroll_as="Ada")
+    bench = Bench(("clients/door", payload()), ("enroll/r2", handed_over.to_bytes()), ("uploads/r3", b"nonsense"))
+    await bench.run()
+    assert bench.inbox.frames[1] == handed_over
+    assert bench.inbox.again == [False, True]
+    assert [answer.request_id for answer in bench.responses.answers] == ["r3"]
 
 
 async def test_large_payloads_are_read_in_a_thread_and_few_at_once() -> None:
@@ -251,7 +277,36 @@ async def test_the_stop_waits_no_longer_than_its_deadline_and_acknowledges_nothi
     assert bench.connection.acknowledged == []
 
 
-def test_the_id_is_the_same_for_the_same_unreadable_payload() -> None:
-    error = IntakeError("bad_request", "no frame")
-    assert refusal(b"?", "door", error).request_id == refusal(b"?", "door", error).request_id
-    assert refusal(b"?", "door", error).request_id != refusal(b"?", "gate", error).request_id
+async def leave(bench: Bench, drain_seconds: float) -> bool:
+    stop = asyncio.Event()
+    stop.set()
+    connection = cast("MqttConnection", bench.connection)
+    async with asyncio.timeout(5):
+        return await take_and_leave(connection, bench.intake, stop=stop, drain_seconds=drain_seconds)
+
+
+async def test_whoever_leaves_takes_what_was_dealt_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "QUIET_SECONDS", 0.2)
+    bench = Bench(("clients/door", payload("r0")))
+    bench.connection.held = [("clients/door", payload(f"r{number}")) for number in range(1, 4)]
+    assert await leave(bench, drain_seconds=4)
+    assert [kept.request_id for kept in bench.inbox.frames] == ["r0", "r1", "r2", "r3"]
+    assert bench.connection.acknowledged == [0, 1, 2, 3]
+
+
+async def test_leaving_waits_for_commits_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "QUIET_SECONDS", 0.01)
+    bench = Bench(("clients/door", payload("r1")))
+    gate = bench.inbox.gates["r1"] = asyncio.Event()
+    leaving = asyncio.create_task(leave(bench, drain_seconds=4))
+    await asyncio.wait({leaving}, timeout=0.1)
+    assert not leaving.done()
+    gate.set()
+    assert await leaving
+    assert bench.connection.acknowledged == [0]
+
+
+async def test_leaving_a_broker_that_is_away_ends_at_the_deadline() -> None:
+    bench = Bench()
+    bench.connection.answers_unsubscribe = False
+    assert not await leave(bench, drain_seconds=0.05)

@@ -11,25 +11,24 @@ from contextlib import nullcontext
 from typing import Protocol
 
 import structlog
-from pydantic_core import from_json
 
 from facewire import metrics
 from facewire.errors import IntakeError, QueueError, StoreError
-from facewire.messages import FAILED, Failure, Frame, RecognizedFaces, failed, parse_frame, sha256
+from facewire.messages import Frame, RecognizedFaces, failed
 from facewire.mqtt import MqttConnection, Received
-from facewire.names import check_request_id, raw_frame_id
 from facewire.queues import Queue
-from facewire.waiting import growing_pauses
+from facewire.waiting import growing_pauses, happens_within
+from facewire_detector.topics import is_handed_over, read_frame, refusal
 
 STAGE = "intake"
-#: The topic filter of frames; the last part is the camera. Results (`clients/<camera>/results`) do not match it.
-FRAMES_TOPIC = "clients/+"
 #: Commits under way at the same time; they share the database's group commits.
 MAX_COMMITS = 64
 #: Larger payloads are read in a thread: 256 KiB of JSON take about a millisecond.
 LARGE_PAYLOAD_BYTES = 256 * 1024
 #: Large payloads read and committed at the same time; a payload of 16 MiB takes about 45 MiB while it is.
 MAX_LARGE_COMMITS = 4
+#: After an UNSUBSCRIBE a broker that has sent nothing for so long has nothing more: a message takes milliseconds.
+QUIET_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -39,9 +38,10 @@ _log = structlog.get_logger()
 class FrameInbox(Protocol):
     """Where frames wait to be looked at: `facewire.queues.inbox.Inbox`."""
 
-    async def accept(self, frame: Frame) -> list[Frame]:
+    async def accept(self, frame: Frame, *, again: bool = False) -> list[Frame]:
         """Commit the frame, answer those that had to leave for it and return them.
 
+        One that is handed over `again` has no answer: it is only passed over while it is still in the inbox.
         IntakeError `id_conflict` or `overloaded`.
         """
 
@@ -53,13 +53,13 @@ class Intake:
         self._inbox = inbox
         self._responses = responses
 
-    async def accept(self, frame: Frame) -> None:
-        """Commit the frame; it is safe when this returns.
+    async def accept(self, frame: Frame, *, again: bool = False) -> None:
+        """Commit the frame, which may be handed over `again`; it is safe when this returns.
 
         IntakeError `id_conflict` (its id is taken by other content) or `overloaded` (no room and the policy says to
         keep what is there); QueueError when the inbox cannot be written.
         """
-        skipped = await self._inbox.accept(frame)
+        skipped = await self._inbox.accept(frame, again=again)
         metrics.MESSAGES.labels(STAGE, "done").inc()
         metrics.MESSAGES.labels(STAGE, "failed").inc(len(skipped))
 
@@ -71,20 +71,41 @@ class Intake:
 async def take_from_mqtt(
     connection: MqttConnection, intake: Intake, *, stop: asyncio.Event, drain_seconds: float = 5.0
 ) -> None:
-    """Commit the frames that `connection` (subscribed to FRAMES_TOPIC) receives until `stop` is set.
+    """Commit the frames that `connection` receives until `stop` is set.
 
     Many commits run at once; acknowledgements keep the order of arrival. After the stop what is in hand has
     `drain_seconds` to be committed; the broker keeps the rest for the next connection of the same identifier.
     """
-    loop = asyncio.get_running_loop()
+    await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, leave=False)
+
+
+async def take_and_leave(
+    connection: MqttConnection, intake: Intake, *, stop: asyncio.Event, drain_seconds: float = 5.0
+) -> bool:
+    """Do the same, but at the stop leave the shared subscriptions of `connection`: the broker deals nothing more.
+
+    What it has dealt by then is taken as well. Returns whether all of that was taken within `drain_seconds`.
+    """
+    return await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, leave=True)
+
+
+async def _take(
+    connection: MqttConnection, intake: Intake, *, stop: asyncio.Event, drain_seconds: float, leave: bool
+) -> bool:
+    taking = _MqttIntake(intake)
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(_MqttIntake(intake).read(connection, tasks), name="mqtt intake")
+            reader = tasks.create_task(taking.read(connection, tasks), name="mqtt intake")
             await stop.wait()
+            deadline.reschedule(asyncio.get_running_loop().time() + drain_seconds)
+            if leave:
+                await connection.unsubscribe()
+                await taking.fall_quiet(QUIET_SECONDS)
             reader.cancel()
-            deadline.reschedule(loop.time() + drain_seconds)
     except TimeoutError:
-        _log.warning("frames in hand were not committed in time", stage=STAGE, drain_seconds=drain_seconds)
+        _log.warning("not every frame was taken in time", stage=STAGE, drain_seconds=drain_seconds)
+        return False
+    return True
 
 
 class _MqttIntake:
@@ -92,13 +113,24 @@ class _MqttIntake:
         self._intake = intake
         self._places = asyncio.Semaphore(MAX_COMMITS)
         self._large_places = asyncio.Semaphore(MAX_LARGE_COMMITS)
+        self._in_hand = 0
+        self._moved = asyncio.Event()
 
     async def read(self, connection: MqttConnection, tasks: asyncio.TaskGroup) -> None:
         async for message in connection.messages():
             await self._places.acquire()
+            self._in_hand += 1
+            self._moved.set()
             tasks.create_task(self._take(message), name="mqtt commit").add_done_callback(self._free_place)
 
+    async def fall_quiet(self, seconds: float) -> None:
+        """Return once nothing is in hand, and nothing has come for that long."""
+        while await happens_within(self._moved, seconds) or self._in_hand:
+            self._moved.clear()
+
     def _free_place(self, _: asyncio.Task[None]) -> None:
+        self._in_hand -= 1
+        self._moved.set()
         self._places.release()
 
     async def _take(self, message: Received) -> None:
@@ -116,17 +148,14 @@ class _MqttIntake:
         message.acknowledge()
 
     async def _commit(self, message: Received, *, large: bool) -> None:
-        camera = message.topic.rpartition("/")[2]
+        topic, payload = message.topic, message.payload
         try:
-            if large:
-                frame = await asyncio.to_thread(parse_frame, message.payload, camera=camera)
-            else:
-                frame = parse_frame(message.payload, camera=camera)
+            frame = await asyncio.to_thread(read_frame, topic, payload) if large else read_frame(topic, payload)
         except IntakeError as error:
-            await self._refuse(await asyncio.to_thread(refusal, message.payload, camera, error))
+            await self._refuse(await asyncio.to_thread(refusal, topic, payload, error))
             return
         try:
-            await self._intake.accept(frame)
+            await self._intake.accept(frame, again=is_handed_over(topic))
         except IntakeError as error:
             await self._refuse(failed(frame, error, source="edge"))
 
@@ -135,28 +164,3 @@ class _MqttIntake:
         await self._intake.answer([answer])
         metrics.MESSAGES.labels(STAGE, "failed").inc()
         _log.info("a frame was refused", request_id=answer.request_id, camera=answer.camera, error=code)
-
-
-def refusal(payload: bytes, camera: str, error: IntakeError) -> RecognizedFaces:
-    """Return the `failed` answer to a payload that is no frame.
-
-    Its request id is the payload's own where one can be read, even from JSON that breaks off later; else the one that a
-    raw frame of these bytes would have. `content_sha256` stays empty: the content is not known.
-    """
-    return RecognizedFaces(
-        request_id=_named_id(payload) or raw_frame_id(camera, sha256(payload)),
-        status="failed",
-        result=FAILED,
-        camera=camera,
-        source="edge",
-        error=Failure(stage=error.stage, code=error.code, detail=error.detail),
-    )
-
-
-def _named_id(payload: bytes) -> str | None:
-    try:
-        said = from_json(payload, allow_partial=True)
-        named = said.get("request_id") if isinstance(said, dict) else None
-        return check_request_id(named) if isinstance(named, str) else None
-    except ValueError:
-        return None

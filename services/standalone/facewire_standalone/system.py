@@ -17,7 +17,8 @@ from facewire.queues.sqlite import SqliteQueue
 from facewire.settings import MqttSettings
 from facewire.sqlite import Database
 from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
-from facewire_detector.intake import FRAMES_TOPIC, Intake, take_from_mqtt
+from facewire_detector.intake import Intake, take_from_mqtt
+from facewire_detector.topics import FRAMES_TOPIC
 from facewire_detector.worker import run_detector
 from facewire_gateway.app import create_app
 from facewire_gateway.auth import KeyRing
