@@ -54,6 +54,15 @@ def list_keys(path: Path) -> tuple[Key, ...]:
         raise SettingsError("keys_file", f"keys_file {path} is no file of keys: {explain(error)}") from error
 
 
+def create_keys_file(path: Path) -> bool:
+    """Make the file `path` with no key in it, which lets nobody in; False if it is there, which stays as it is."""
+    if path.exists():
+        list_keys(path)
+        return False
+    _write(path, ())
+    return True
+
+
 def create_key(path: Path, name: str, role: Role) -> str:
     """Add a key called `name` to the file `path`, made if absent, and return the key: it is kept nowhere else."""
     keys = list_keys(path) if path.exists() else ()

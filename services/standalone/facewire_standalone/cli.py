@@ -19,6 +19,7 @@ from facewire.exits import leaves, tell
 from facewire_standalone.cli_aws import app as aws_app
 from facewire_standalone.cli_certs import app as certs_app
 from facewire_standalone.cli_gallery import app as gallery_app
+from facewire_standalone.cli_init import init
 from facewire_standalone.cli_keys import app as keys_app
 from facewire_standalone.cli_models import app as models_app
 from facewire_standalone.options import Data, Embedder, Key, Pictures, Url
@@ -35,6 +36,7 @@ app.add_typer(aws_app, name="aws")
 app.add_typer(gallery_app, name="gallery")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
+app.command()(init)
 
 
 def main() -> None:
