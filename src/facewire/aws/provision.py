@@ -107,7 +107,7 @@ async def ensure_bucket(client: "S3Client", name: str, region: str) -> Ensured:
 
 async def _ensure_table(settings: StoreSettings) -> Ensured:
     # What stores results in DynamoDB stands on the codecs of the stores; a deployment without it needs none of that.
-    from facewire.stores.dynamodb import ensure_table  # noqa: PLC0415
+    from facewire.stores.dynamodb_schema import ensure_table  # noqa: PLC0415
 
     async with dynamodb_client(settings) as client:
         return Ensured("table", settings.table, await ensure_table(client, settings.table))
