@@ -9,7 +9,7 @@ import structlog
 from facewire import metrics
 from facewire.errors import QueueError
 from facewire.inhand import InHand
-from facewire.queues import Lease, Queue
+from facewire.queues import AtomicQueue, Lease, Queue
 from facewire.waiting import growing_pauses, happens_within, uninterrupted
 
 _FIRST_PAUSE_SECONDS = 0.1
@@ -46,6 +46,7 @@ class Delivery:
 
     def __init__(self, queue: Queue, in_hand: InHand, *, stage: str, capacity: int) -> None:
         self._queue = queue
+        self._atomic = queue if isinstance(queue, AtomicQueue) else None
         self._in_hand = in_hand
         self._stage = stage
         self._settled: asyncio.Queue[Settled] = asyncio.Queue(capacity)
@@ -70,16 +71,25 @@ class Delivery:
                 self._settled.task_done()
 
     async def _deliver(self, batch: Sequence[Settled]) -> None:
-        sent = await asyncio.gather(*(self._send(queue, bodies) for queue, bodies in _by_queue(batch)))
-        if not all(sent):
-            return
         finished = [settled.lease for settled in batch if settled.burial is None]
-        if finished:
-            await self._persist("acknowledge", lambda: self._queue.acknowledge(finished))
+        if not await self._hand_on(finished, _by_queue(batch)):
+            return
         for settled in batch:
             if settled.burial is not None:
                 await self._bury(settled.lease, settled.burial)
         await self._in_hand.release([settled.lease for settled in batch])
+
+    async def _hand_on(self, finished: Sequence[Lease], sends: Sequence[tuple[Queue, list[bytes]]]) -> bool:
+        """Send and then acknowledge, in one step where the queues can do that; return False if told to give up."""
+        atomic = self._atomic
+        if atomic is not None and all(atomic.commits_with(queue) for queue, _ in sends):
+            return await self._persist("hand_on", lambda: atomic.hand_on(finished, sends))
+        sent = await asyncio.gather(*(self._send(queue, bodies) for queue, bodies in sends))
+        if not all(sent):
+            return False
+        if finished:
+            await self._persist("acknowledge", lambda: self._queue.acknowledge(finished))
+        return True
 
     async def _send(self, queue: Queue, bodies: Sequence[bytes]) -> bool:
         return await self._persist("send", lambda: queue.send(bodies))

@@ -26,7 +26,7 @@ def answer_unread(body: bytes, error: FacewireError, source: Source) -> Recogniz
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        said = json.loads(body.partition(b"\n")[0])  # a frame is a line of JSON and an image
     except (ValueError, RecursionError):
         return {}
     named = ("request_id", "camera", "content_sha256", "received_at")

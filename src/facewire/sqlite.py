@@ -1,7 +1,8 @@
 """One SQLite file for queues, results and gallery: a writer thread that commits in groups, readers beside it.
 
-The file is in WAL mode with `synchronous=FULL`: what a write returned from is on the disk. Other processes may open
-the same file at the same time. A connection lives and dies in its own thread.
+The file is in WAL mode: what a durable write returned from is on the disk, and of the others a power failure may take
+back the latest, never one before the other. Other processes may open the same file at the same time. A connection
+lives and dies in its own thread.
 """
 
 import asyncio
@@ -63,14 +64,17 @@ class Database:
             await database._readers.close()
             await database._writer.close()
 
-    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, change: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
         """Run `change` in the writer thread and return its value once it is committed.
+
+        A change that is not `durable` survives the end of the process, but may not survive a power failure; it saves
+        the wait for the disk where losing it only means to do something again.
 
         Changes that wait together share one commit; one that raises is rolled back alone and its error raised here,
         an SQLite error as StoreError. A caller cancelled meanwhile does not know: the change may still be committed.
         A change returns values or rows, never a cursor.
         """
-        return await self._writer.call(change)
+        return await self._writer.call(change, durable=durable)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run `query` in a reader thread, on one consistent view of everything committed so far."""
@@ -110,6 +114,7 @@ def erasing(connection: sqlite3.Connection) -> Iterator[None]:
 class _Call:
     run: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
+    durable: bool
     value: Any = None
     error: Exception | None = None
 
@@ -163,12 +168,12 @@ class _Lane:
             self._threads.append(thread)
             await asyncio.wrap_future(ready)
 
-    async def call(self, run: Callable[[sqlite3.Connection], T]) -> T:
+    async def call(self, run: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         await self._places.acquire()
         if self._closed:
             self._places.release()
             raise StoreError("closed", "the database is closed: the process is stopping")
-        call = _Call(run, self._loop.create_future())
+        call = _Call(run, self._loop.create_future(), durable)
         self._calls.put_nowait(call)
         value: T = await call.future
         return value
@@ -231,7 +236,9 @@ def _next_group(calls: _Calls) -> list[_Call]:
 
 
 def _commit(connection: sqlite3.Connection, group: Sequence[_Call]) -> None:
+    durable = any(call.durable for call in group)
     try:
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
         for call in group:
             _apply(connection, call)

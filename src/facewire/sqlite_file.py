@@ -96,6 +96,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         "auto_vacuum = INCREMENTAL",
         "journal_mode = WAL",
         "synchronous = FULL",
+        "secure_delete = OFF",  # Debian's default is ON, and writes each picture that leaves a queue once more as zeros
         "cache_size = -16000",
         "foreign_keys = ON",
         f"journal_size_limit = {WAL_BYTES}",

@@ -92,6 +92,33 @@ def test_a_frame_survives_the_inbox() -> None:
     assert Frame.from_bytes(frame.to_bytes()) == frame
 
 
+def test_a_kept_frame_is_no_larger_than_its_picture_and_a_line() -> None:
+    frame = parse_frame(payload(), camera="door")
+    line, _, content = frame.to_bytes().partition(b"\n")
+    assert content == frame.content
+    assert json.loads(line)["request_id"] == frame.request_id
+
+
+def test_a_kept_frame_may_hold_any_bytes() -> None:
+    frame = Frame.of(b"\n{}\n\x00\xff", request_id="r1", camera="door")
+    assert Frame.from_bytes(frame.to_bytes()) == frame
+
+
+def test_a_frame_of_json_alone_is_read() -> None:
+    frame = parse_frame(payload(), camera="door")
+    fields = json.loads(frame.to_bytes().partition(b"\n")[0])
+    body = json.dumps({**fields, "content": base64.b64encode(frame.content).decode()})
+    assert Frame.from_bytes(body.encode()) == frame
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b"{", b"{}", b'{"request_id": "a/b", "content_sha256": ""}', b"\xff"])
+def test_a_frame_whose_line_is_broken_is_refused(line: bytes) -> None:
+    with pytest.raises(IntakeError) as caught:
+        Frame.from_bytes(line + b"\nsecret")
+    assert caught.value.code == "bad_request"
+    assert "secret" not in str(caught.value)
+
+
 def test_the_message_of_earlier_deployments_is_read() -> None:
     body = json.dumps({"request_id": "r1", "filename": "f.jpg", "face_image": base64.b64encode(JPEG).decode()})
     message = DetectedFaces.from_bytes(body.encode())

@@ -39,6 +39,43 @@ async def test_queues_of_one_database_are_apart(database: Database, queue: Sqlit
     assert len(await queue.receive(1, wait=0)) == 1
 
 
+async def test_hands_on_and_acknowledges_in_one_commit(database: Database, queue: SqliteQueue) -> None:
+    other, third = SqliteQueue(database, "other"), SqliteQueue(database, "third")
+    await queue.send([b"1", b"2"])
+    (first,) = await queue.receive(1, wait=0)
+    assert queue.commits_with(other)
+    await queue.hand_on([first], [(other, [b"a", b"b"]), (third, [b"c"])])
+    assert [lease.body for lease in await other.receive(9, wait=0)] == [b"a", b"b"]
+    assert [lease.body for lease in await third.receive(9, wait=0)] == [b"c"]
+    assert await queue.depth() == QueueDepth(waiting=1, leased=0, dead=0, bytes=1)
+
+
+async def test_hands_on_all_or_nothing(database: Database, queue: SqliteQueue) -> None:
+    other = SqliteQueue(database, "other")
+    await queue.send([b"1"])
+    (lease,) = await queue.receive(1, wait=0)
+    with pytest.raises(QueueError) as caught:
+        await queue.hand_on([lease], [(other, [b"a", bytes(1_000_001)])])
+    assert caught.value.code == "too_large"
+    assert await other.receive(1, wait=0) == []
+    assert (await queue.depth()).leased == 1
+
+
+async def test_wakes_who_waits_for_what_is_handed_on(database: Database, queue: SqliteQueue) -> None:
+    other = SqliteQueue(database, "other")
+    await queue.send([b"1"])
+    (lease,) = await queue.receive(1, wait=0)
+    async with asyncio.timeout(0.9), asyncio.TaskGroup() as group:
+        waiting = group.create_task(other.receive(1, wait=5))
+        group.create_task(queue.hand_on([lease], [(other, [b"a"])]))
+    assert [lease.body for lease in waiting.result()] == [b"a"]
+
+
+async def test_commits_only_with_queues_of_its_file(queue: SqliteQueue, tmp_path: Path) -> None:
+    async with Database.open(tmp_path / "elsewhere.db") as elsewhere:
+        assert not queue.commits_with(SqliteQueue(elsewhere, "other"))
+
+
 async def test_a_message_given_back_comes_before_newer_ones(queue: SqliteQueue) -> None:
     await queue.send([b"1", b"2"])
     (first,) = await queue.receive(1, wait=0)

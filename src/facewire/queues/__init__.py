@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 #: A message is received this often before it counts as poison.
 MAX_RECEIVES = 5
@@ -44,3 +44,14 @@ class Queue(Protocol):
 
     async def bury(self, lease: Lease, reason: str) -> None:
         """Move the message to the dead letters, with the reason."""
+
+
+@runtime_checkable
+class AtomicQueue(Queue, Protocol):
+    """A queue that can send to others and acknowledge in one step."""
+
+    def commits_with(self, queue: Queue) -> bool:
+        """Return whether `hand_on` may send to `queue`."""
+
+    async def hand_on(self, leases: Sequence[Lease], sends: Sequence[tuple[Queue, Sequence[bytes]]]) -> None:
+        """Send each queue's bodies and acknowledge `leases`, all or nothing."""

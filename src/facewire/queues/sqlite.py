@@ -34,6 +34,7 @@ _BURY = """
 _BURY_DUE = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
     WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
+_ACKNOWLEDGE = "DELETE FROM messages WHERE id = ? AND receipt = ?"
 _GIVE_BACK = """
     UPDATE messages SET visible_at = ?, receipt = NULL, receives = receives - ? WHERE id = ? AND receipt = ?"""
 _END_LEASES = "UPDATE messages SET visible_at = ? WHERE queue = ? AND visible_at > 0 AND receipt IS NOT NULL"
@@ -76,8 +77,31 @@ class SqliteQueue(Queue):
         """Keep each of `bodies` durably before returning, all or none; QueueError `too_large` over 1,000,000 bytes."""
         for body in bodies:
             _check_size(body)
-        await self._write(lambda connection: insert(connection, self.name, bodies))
+        await self._write(lambda connection: insert(connection, self.name, bodies), durable=True)
         self.announce()
+
+    def commits_with(self, queue: Queue) -> bool:
+        """Return whether `hand_on` may send to `queue`: it must be in the same file."""
+        return isinstance(queue, SqliteQueue) and queue._database is self._database  # noqa: SLF001 - of this class
+
+    async def hand_on(self, leases: Sequence[Lease], sends: Sequence[tuple[Queue, Sequence[bytes]]]) -> None:
+        """Send to each queue of `sends` and acknowledge `leases`, all or nothing; QueueError `too_large` as `send`.
+
+        It need not be on the disk at once: a power failure takes back both, and the leased messages are there again.
+        """
+        queues = [(queue, bodies) for queue, bodies in sends if isinstance(queue, SqliteQueue)]
+        for body in (body for _, bodies in queues for body in bodies):
+            _check_size(body)
+        keys = [_key(lease) for lease in leases]
+
+        def change(connection: sqlite3.Connection) -> None:
+            for queue, bodies in queues:
+                insert(connection, queue.name, bodies)
+            connection.executemany(_ACKNOWLEDGE, keys)
+
+        await self._write(change)
+        for queue, _ in queues:
+            queue.announce()
 
     def announce(self) -> None:
         """Wake those who wait to receive, after messages were put in by a change of the caller's (`insert`)."""
@@ -103,7 +127,7 @@ class SqliteQueue(Queue):
 
     async def acknowledge(self, leases: Sequence[Lease]) -> None:
         """Delete the messages. A lease that has already ended is passed over."""
-        await self._change_all("DELETE FROM messages WHERE id = ? AND receipt = ?", [_key(lease) for lease in leases])
+        await self._change_all(_ACKNOWLEDGE, [_key(lease) for lease in leases])
 
     async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
         """Let others receive the messages again, `delay` seconds from now; if `unused` the receive does not count."""
@@ -192,9 +216,9 @@ class SqliteQueue(Queue):
 
         await self._write(change)
 
-    async def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+    async def _write(self, change: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         with _as_queue_errors():
-            return await self._database.write(change)
+            return await self._database.write(change, durable=durable)
 
 
 def insert(
