@@ -42,13 +42,14 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class FakeResults:
-    """Results by request id; `keep` takes what ranks higher."""
+    """Results by request id; `keep` takes what ranks higher. `get` fails for what is `unreadable`."""
 
     known: dict[str, Result] = field(default_factory=dict)
     queries: list[ResultQuery] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     named: int = 0
     faults: int = 0
+    unreadable: set[str] = field(default_factory=set)
 
     async def expect(self, frame: Frame) -> None:
         result = Result(frame.request_id, "pending", frame.camera, frame.content_sha256, frame.received_at, None)
@@ -69,6 +70,8 @@ class FakeResults:
         return kept
 
     async def get(self, request_id: str) -> Result | None:
+        if request_id in self.unreadable:
+            raise StoreError("io_error", "the disk failed")
         return self.known.get(request_id)
 
     async def page(self, query: ResultQuery) -> ResultPage:

@@ -3,7 +3,9 @@
 import asyncio
 import random
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def happens_within(event: asyncio.Event, seconds: float) -> bool:
@@ -45,3 +47,22 @@ async def uninterrupted(work: Coroutine[Any, Any, None], *, cancelled: asyncio.E
         await asyncio.wait({task}, timeout=grace)
         task.cancel()
         raise
+
+
+async def cut_off(work: Coroutine[Any, Any, T], stop: asyncio.Event, *, moment: float, grace: float) -> T | None:
+    """Return what `work` returns; None where it has not come to its end `moment` seconds after `stop` was set.
+
+    What is cut off, or given up as the caller is cancelled, has `grace` seconds to put things in order.
+    """
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working}, timeout=moment)
+        return working.result() if working.done() else None
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.wait({working}, timeout=grace)
+        if working.done() and not working.cancelled():
+            working.exception()  # looked at here, or asyncio would complain of an error nobody saw

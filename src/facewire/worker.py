@@ -35,7 +35,7 @@ from facewire.messages import (
     failed,
 )
 from facewire.queues import MAX_RECEIVES, Lease, Queue
-from facewire.waiting import growing_pauses, happens_within, jittered
+from facewire.waiting import cut_off, growing_pauses, happens_within, jittered
 
 #: Errors that every further attempt would meet again: the message itself is at fault.
 FINAL_ERRORS = (IntakeError, DecodeError, DetectError, RecognizeError, GalleryError)
@@ -139,17 +139,7 @@ class Worker:
 
     async def _receive(self, stop: asyncio.Event) -> None:
         """Receive once; a receive that still waits shortly after a stop is cut off, in an orderly way."""
-        stopped = asyncio.create_task(stop.wait(), name=f"{self._name}: stop")
-        receive = asyncio.create_task(self._take_in(stop), name=f"{self._name}: receive")
-        try:
-            await asyncio.wait({receive, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({receive}, timeout=_LAST_RECEIVE_SECONDS)
-            if receive.done():
-                receive.result()
-        finally:
-            stopped.cancel()
-            receive.cancel()
-            await asyncio.wait({receive}, timeout=_RETURN_SECONDS)
+        await cut_off(self._take_in(stop), stop, moment=_LAST_RECEIVE_SECONDS, grace=_RETURN_SECONDS)
 
     async def _take_in(self, stop: asyncio.Event) -> None:
         room = await self._in_hand.room(least=max(1, self._limits.prefetch // 2))

@@ -12,6 +12,7 @@ from facewire.queues import MAX_RECEIVES
 from facewire.queues.sqlite import SqliteQueue
 from facewire.sqlite import Database
 from facewire.stores.sqlite import SqliteResultStore
+from facewire_gateway.audience import SoleGateway
 from facewire_gateway.dead_letters import drain_dead_letters
 from facewire_gateway.feed import Feed
 
@@ -43,7 +44,7 @@ async def give_up(database: Database, body: bytes) -> SqliteResultStore:
     await lose_every_lease(queue)
     stop = asyncio.Event()
     stop.set()
-    await drain_dead_letters(queue.dead_letters(), results, Feed(results), publish_nothing, stop)
+    await drain_dead_letters(queue.dead_letters(), results, SoleGateway(Feed(results), publish_nothing), stop)
     assert (await queue.depth()).dead == 0
     return results
 

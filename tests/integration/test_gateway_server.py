@@ -24,6 +24,7 @@ from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
 from facewire_detector.intake import Intake
 from facewire_gateway import drain
 from facewire_gateway.app import create_app
+from facewire_gateway.audience import SoleGateway
 from facewire_gateway.auth import KeyRing
 from facewire_gateway.drain import drain_responses
 from facewire_gateway.feed import Feed
@@ -68,8 +69,8 @@ def no_face(frame: Frame) -> RecognizedFaces:
     )
 
 
-async def publish_nothing(answers: Sequence[RecognizedFaces]) -> None:
-    assert all(answer.camera for answer in answers)
+async def publish_nothing(_answers: Sequence[RecognizedFaces]) -> None:
+    return
 
 
 @asynccontextmanager
@@ -91,7 +92,7 @@ async def serving(path: Path, **given: object) -> AsyncIterator[Running]:
         listener = listen(settings, keys_required=settings.keys_file is not None)
         url = url_of(listener, settings)
         pipeline = tasks.create_task(answer_all(inbox, responses, answering))
-        tasks.create_task(drain_responses(responses, results, feed, publish_nothing, drained))
+        tasks.create_task(drain_responses(responses, results, SoleGateway(feed, publish_nothing), drained))
         server = tasks.create_task(serve(app, listener, settings, feed=feed, stop=stop))
         async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as client:  # noqa: S501 - made here
             yield Running(url, client, feed, results, settings, answering, stop)
@@ -237,7 +238,7 @@ async def test_a_request_without_an_answer_is_lost_in_the_end(running: Running) 
     impatient = GatewaySettings.read(answer_deadline_seconds=0.001)
     async with asyncio.timeout(5):
         while (await running.client.get("/v1/results/r1")).json()["status"] == "pending":
-            await mark_lost(impatient, running.results, running.feed, publish_nothing)
+            await mark_lost(impatient, running.results, SoleGateway(running.feed, publish_nothing))
     assert (await running.client.get("/v1/results/r1")).json()["error"]["code"] == "lost"
 
 

@@ -12,6 +12,7 @@ from facewire.errors import QueueError
 from facewire.messages import Frame, RecognizedFaces, now
 from facewire.settings import GatewaySettings
 from facewire_gateway import drain, publish, sweep
+from facewire_gateway.audience import SoleGateway
 from facewire_gateway.drain import drain_responses
 from facewire_gateway.feed import Event, Feed
 from facewire_gateway.publish import ResultPublisher
@@ -29,13 +30,14 @@ class Drained:
 
     def __post_init__(self) -> None:
         self.feed = Feed(self.results)
+        self.audience = SoleGateway(self.feed, self.publish)
 
     async def publish(self, answers: Sequence[RecognizedFaces]) -> None:
         self.published += answers
 
     async def run(self) -> None:
         async with asyncio.timeout(5):
-            await drain_responses(self.queue, self.results, self.feed, self.publish, self.stop)
+            await drain_responses(self.queue, self.results, self.audience, self.stop)
 
     async def drain(self, *answers: RecognizedFaces) -> None:
         await self.queue.send([found.to_bytes() for found in answers])
@@ -59,7 +61,7 @@ async def test_answers_are_kept_told_and_then_acknowledged(drained: Drained) -> 
         told = [await subscription.next(), await subscription.next()]
     assert [event.answer.request_id for event in told if isinstance(event, Event)] == ["a", "b"]
     assert list(drained.results.known) == ["a", "b"]
-    assert names(drained.published) == ["a"]
+    assert names(drained.published) == ["a", "b"]
     assert len(drained.queue.acknowledged) == 2
 
 
@@ -165,7 +167,7 @@ async def test_a_cancelled_drain_settles_the_batch_in_hand(drained: Drained) -> 
         await go_on.wait()
 
     await drained.queue.send([answer("a", camera="door").to_bytes()])
-    work = drain_responses(drained.queue, drained.results, drained.feed, slowly, drained.stop)
+    work = drain_responses(drained.queue, drained.results, SoleGateway(drained.feed, slowly), drained.stop)
     task = asyncio.create_task(work)
     async with asyncio.timeout(5):
         await entered.wait()
@@ -239,7 +241,7 @@ async def expect(results: FakeResults, request_id: str, age: float) -> None:
 async def test_what_is_overdue_is_lost_and_told(drained: Drained) -> None:
     await expect(drained.results, "old", 700)
     await expect(drained.results, "young", 500)
-    await sweep.mark_lost(GatewaySettings.read(), drained.results, drained.feed, drained.publish)
+    await sweep.mark_lost(GatewaySettings.read(), drained.results, drained.audience)
     assert drained.results.known["young"].status == "pending"
     lost = drained.results.known["old"].answer
     assert lost is not None
@@ -258,7 +260,7 @@ async def test_the_sweep_goes_on_when_the_store_does_not_answer(
     drained.results.faults = 2
     settings = GatewaySettings.read()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        tasks.create_task(sweep.sweep(settings, drained.results, drained.feed, drained.publish, drained.stop))
+        tasks.create_task(sweep.sweep(settings, drained.results, drained.audience, drained.stop))
         await until(lambda: drained.published)
         drained.stop.set()
     assert drained.results.known["old"].status == "failed"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -32,8 +33,13 @@ def ids(items: Sequence[Event | Overflow | None]) -> list[str]:
 
 
 @pytest.fixture
-def source() -> Feed:
-    return Feed(FakeResults(), poll_seconds=0.05)
+def results() -> FakeResults:
+    return FakeResults()
+
+
+@pytest.fixture
+def source(results: FakeResults) -> Feed:
+    return Feed(results, poll_seconds=0.05)
 
 
 async def test_every_subscriber_gets_every_answer_in_order(source: Feed) -> None:
@@ -61,10 +67,14 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told(source: Feed, monk
         assert ids(rest) == ["c", "d", "e"]
 
 
-async def test_who_comes_back_gets_what_came_meanwhile(source: Feed) -> None:
-    source.publish(answers("a", "b", "c"))
+async def keep_and_publish(results: FakeResults, source: Feed, *request_ids: str) -> None:
+    source.publish(await results.keep(answers(*request_ids)))
+
+
+async def test_who_comes_back_gets_what_came_meanwhile(results: FakeResults, source: Feed) -> None:
+    await keep_and_publish(results, source, "a", "b", "c")
     with source.subscribe(after=None) as fresh:
-        source.publish(answers("d"))
+        await keep_and_publish(results, source, "d")
         [last] = await take(fresh, 1)
     assert isinstance(last, Event)
     run = last.id.partition("-")[0]
@@ -83,14 +93,55 @@ async def test_who_comes_back_too_late_is_told(source: Feed, monkeypatch: pytest
         assert await take(back, 1) == [Overflow(None)]
 
 
-async def test_what_is_forgotten_is_not_replayed(source: Feed) -> None:
-    source.publish(answers("a", "b"))
-    source.forget()
+async def test_what_is_replayed_is_what_the_store_says_by_then(results: FakeResults, source: Feed) -> None:
+    """Another gateway may have deleted a person meanwhile."""
+    kept = await results.keep([with_face("a", "Ada"), with_face("b", "Ada"), with_face("c", "Bob")])
+    source.publish(kept)
+    results.known["a"] = replace(results.known["a"], answer=with_face("a", "Bob"))
+    results.known["b"] = replace(results.known["b"], status="expired", answer=None)
+    with (
+        source.subscribe(after=f"{source._run}-0") as back,
+        source.subscribe(after=f"{source._run}-0", person="Ada") as of_ada,
+    ):
+        events = await take(back, 2)
+        source.close()
+        assert await take(of_ada, 1) == [None]
+    assert ids(events) == ["a", "c"]
+    assert all("Ada" not in str(event) for event in events)
+
+
+async def test_a_replay_that_cannot_be_read_is_a_gap(results: FakeResults, source: Feed) -> None:
+    await keep_and_publish(results, source, "a", "b")
+    results.unreadable.add("a")
+    with source.subscribe(after=f"{source._run}-0") as back:
+        gap, event = await take(back, 2)
+    assert gap == Overflow(None)
+    assert ids([event]) == ["b"]
+
+
+async def test_an_outage_is_told_at_once_and_to_who_comes_back_later(results: FakeResults, source: Feed) -> None:
+    await keep_and_publish(results, source, "a")
+    with source.subscribe() as listening:
+        source.miss()
+        assert await take(listening, 1) == [Overflow(None)]
     with source.subscribe(after=f"{source._run}-1") as back:
-        assert await take(back, 1) == [Overflow(None)]
-    with source.subscribe(after=f"{source._run}-2") as back:
-        source.publish(answers("c"))
-        assert ids(await take(back, 1)) == ["c"]
+        await keep_and_publish(results, source, "b")
+        gap, event = await take(back, 2)
+    assert gap == Overflow(None)
+    assert ids([event]) == ["b"]
+
+
+async def test_waking_reaches_long_polls_alone(source: Feed) -> None:
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(source.wait_for("r1", 30))
+        with source.subscribe() as subscription:
+            await until(lambda: source.waiters)
+            source.wake(answers("r1"))
+            source.close()
+            assert await take(subscription, 1) == [None]
+    found = waiting.result()
+    assert found is not None
+    assert found.request_id == "r1"
 
 
 async def test_too_many_subscribers_are_refused(source: Feed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from facewire.errors import SettingsError
 from facewire.messages import explain, now
+from facewire.settings import GatewaySettings
 from facewire_gateway.problems import GatewayError
 
 _log = structlog.get_logger(__name__)
@@ -148,6 +149,12 @@ class KeyRing:
             self._keys = list_keys(path)
         except SettingsError as error:
             _log.error("the keys file cannot be read: the keys read last stay in force", detail=error.detail)
+
+
+def keys_of(settings: GatewaySettings, data_dir: Path) -> KeyRing:
+    """Return the keys of the setting, else of `data_dir`, where nobody needs a key until one is made."""
+    path = settings.keys_file or data_dir / "keys.json"
+    return KeyRing(path if settings.keys_file is not None or path.exists() else None)
 
 
 def require(*roles: Role) -> Callable[..., Awaitable[None]]:

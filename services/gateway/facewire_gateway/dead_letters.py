@@ -11,17 +11,15 @@ from facewire.messages import RecognizedFaces
 from facewire.queues import MAX_RECEIVES, Lease, Queue
 from facewire.stores import ResultStore
 from facewire_gateway import metrics
-from facewire_gateway.drain import Publish, drain, settle
-from facewire_gateway.feed import Feed
+from facewire_gateway.audience import Audience
+from facewire_gateway.drain import drain, settle
 
 _log = structlog.get_logger(__name__)
 
 _DETAIL = f"given up after {MAX_RECEIVES} attempts, none of which came to an end: send the frame again"
 
 
-async def drain_dead_letters(
-    dead: Queue, results: ResultStore, feed: Feed, publish: Publish, stop: asyncio.Event
-) -> None:
+async def drain_dead_letters(dead: Queue, results: ResultStore, audience: Audience, stop: asyncio.Event) -> None:
     """Answer each request in `dead` with `failed`, unless it has a better answer, and delete the message.
 
     A message that is an answer itself, one that could not be kept in time, is kept as it stands. Messages of any stage
@@ -31,7 +29,7 @@ async def drain_dead_letters(
     async def settle_leases(leases: Sequence[Lease]) -> None:
         read = [await asyncio.to_thread(_answer_in, lease.body) for lease in leases]
         answers = [answer for answer in read if answer is not None]
-        kept = await settle(answers, results, feed, publish)
+        kept = await settle(answers, results, audience)
         metrics.DEAD_LETTERS.inc(len(leases))
         request_ids = [answer.request_id for answer in answers]
         _log.error("messages were given up", count=len(leases), answered=kept, request_ids=request_ids)

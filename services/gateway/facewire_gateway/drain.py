@@ -1,7 +1,7 @@
 """From the response queue into the store, and on to everybody who wants to know."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -10,19 +10,20 @@ from facewire.errors import IntakeError, QueueError, RecognizeError, StoreError
 from facewire.messages import RecognizedFaces
 from facewire.queues import Lease, Queue
 from facewire.stores import ResultStore
-from facewire.waiting import growing_pauses, happens_within, uninterrupted
+from facewire.waiting import cut_off, growing_pauses, happens_within, uninterrupted
 from facewire_gateway import metrics
-from facewire_gateway.feed import Feed
+from facewire_gateway.audience import Audience
 
 _log = structlog.get_logger(__name__)
 
-Publish = Callable[[Sequence[RecognizedFaces]], Awaitable[None]]
 SettleLeases = Callable[[Sequence[Lease]], Coroutine[Any, Any, None]]
 
 #: As many as SQS hands out at once.
 BATCH = 10
-#: A stop is noticed after at most this long without an answer.
-WAIT_SECONDS = 1.0
+#: The longest wait that SQS offers; each receive there is paid for.
+WAIT_SECONDS = 20.0
+#: A receive that has answers to give at the stop answers within this; one that still waits then is cut off.
+_LAST_RECEIVE_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 #: What leases are extended by while the store is out of reach; longer than a pause and an attempt.
@@ -31,32 +32,39 @@ _LEASE_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
 
 
-async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, feed: Feed, publish: Publish) -> int:
-    """Keep `answers`, tell those that were better than what was there to listeners and cameras, return their number.
+async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, audience: Audience) -> int:
+    """Keep `answers`, tell `audience` of those that were better than what was there, return their number.
 
-    An id conflict is told to the camera and not kept: the request of that id has its own answer. Any other refusal at
-    intake is told even where a better answer stays: it is about another message. StoreError where nothing could be
-    kept; nobody has been told anything then.
+    An id conflict is told to the camera and kept only where the request that it refuses is the pending one; else the
+    request of that id has its own answer. Any other refusal at intake is told even where a better answer stays: it is
+    about another message. StoreError where nothing could be kept; nobody has been told anything then.
     """
-    conflicts = [answer for answer in answers if _is_conflict(answer)]
-    kept = await results.keep([answer for answer in answers if not _is_conflict(answer)])
+    conflicts = [answer for answer in answers if is_conflict(answer) and not await _is_awaited(answer, results)]
+    kept = await results.keep([answer for answer in answers if answer not in conflicts])
     metrics.ANSWERS.labels("conflict").inc(len(conflicts))
     metrics.ANSWERS.labels("kept").inc(len(kept))
     metrics.ANSWERS.labels("known_already").inc(len(answers) - len(conflicts) - len(kept))
-    feed.publish(kept)
     kept_ids = {answer.request_id for answer in kept}
-    refused = [answer for answer in answers if _is_refusal(answer) and answer.request_id not in kept_ids]
-    await publish([answer for answer in (*kept, *refused) if answer.camera is not None])
+    await audience.tell(
+        kept, [answer for answer in answers if _is_refusal(answer) and answer.request_id not in kept_ids]
+    )
     return len(kept)
 
 
-async def drain_responses(
-    responses: Queue, results: ResultStore, feed: Feed, publish: Publish, stop: asyncio.Event
-) -> None:
+async def _is_awaited(conflict: RecognizedFaces, results: ResultStore) -> bool:
+    """Return whether the refused message is the pending request of that id: no other answer will come to it.
+
+    An upload under an id whose first use only the detector knows of.
+    """
+    known = await results.get(conflict.request_id)
+    return known is not None and known.status == "pending" and known.content_sha256 == conflict.content_sha256
+
+
+async def drain_responses(responses: Queue, results: ResultStore, audience: Audience, stop: asyncio.Event) -> None:
     """Settle what comes over `responses`, and only then acknowledge it, until `stop` is set and the queue is empty."""
 
     async def settle_leases(leases: Sequence[Lease]) -> None:
-        await _settle_leases(leases, responses, results, feed, publish)
+        await _settle_leases(leases, responses, results, audience)
 
     await drain(responses, settle_leases, stop)
 
@@ -71,16 +79,24 @@ async def drain(queue: Queue, settle_leases: SettleLeases, stop: asyncio.Event) 
     pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     while True:
         try:
-            leases = await queue.receive(BATCH, wait=0 if stop.is_set() else WAIT_SECONDS)
+            last = stop.is_set()
+            leases = await _receive(queue, stop)
             if leases:
                 await _settle_in_time(queue, leases, settle_leases, stop)
-            elif stop.is_set():
+            elif last:
                 return
             pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         except (QueueError, StoreError) as error:
             _note_fault(error)
             if await happens_within(stop, next(pauses)):
                 return
+
+
+async def _receive(queue: Queue, stop: asyncio.Event) -> Sequence[Lease]:
+    if stop.is_set():
+        return await queue.receive(BATCH, wait=0)
+    receive = queue.receive(BATCH, wait=WAIT_SECONDS)
+    return await cut_off(receive, stop, moment=_LAST_RECEIVE_SECONDS, grace=_GRACE_SECONDS) or ()
 
 
 async def _settle_in_time(
@@ -122,9 +138,7 @@ def _note_fault(error: QueueError | StoreError) -> None:
     )
 
 
-async def _settle_leases(
-    leases: Sequence[Lease], responses: Queue, results: ResultStore, feed: Feed, publish: Publish
-) -> None:
+async def _settle_leases(leases: Sequence[Lease], responses: Queue, results: ResultStore, audience: Audience) -> None:
     readable = []
     answers = []
     unreadable = []
@@ -134,7 +148,7 @@ async def _settle_leases(
             readable.append(lease)
         except RecognizeError as error:
             unreadable.append((lease, error))
-    await settle(answers, results, feed, publish)
+    await settle(answers, results, audience)
     await responses.acknowledge(readable)
     for lease, fault in unreadable:
         metrics.ANSWERS.labels("unreadable").inc()
@@ -142,7 +156,8 @@ async def _settle_leases(
         await responses.bury(lease, str(fault))
 
 
-def _is_conflict(answer: RecognizedFaces) -> bool:
+def is_conflict(answer: RecognizedFaces) -> bool:
+    """Return whether the answer refuses a message because its id stands for another request."""
     return answer.error is not None and answer.error.code == "id_conflict"
 
 

@@ -3,14 +3,19 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
+
+from facewire.errors import StoreError
 from facewire.messages import RecognizedFaces
 from facewire.stores import ResultStore
 from facewire_gateway import metrics
 from facewire_gateway.problems import GatewayError
+
+_log = structlog.get_logger(__name__)
 
 #: Events that wait for one subscriber; at 50 answers a second a reader may stall for five seconds.
 MAX_WAITING = 256
@@ -35,13 +40,22 @@ class Overflow:
     lost: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An event that has been handed out. Its answer is read from the store again: a name may be deleted by now."""
+
+    id: str
+    request_id: str
+
+
 class Subscription:
     """What one subscriber has not read yet. When it is full the oldest event leaves, and the subscriber is told."""
 
-    def __init__(self, camera: str | None, person: str | None) -> None:
+    def __init__(self, results: ResultStore, camera: str | None, person: str | None) -> None:
+        self._results = results
         self._camera = camera
         self._person = person
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[Event | Past] = deque()
         self._lost = 0
         self._gap = False
         self._closed = False
@@ -49,16 +63,23 @@ class Subscription:
 
     async def next(self) -> Event | Overflow | None:
         """Return the next event, waiting for it; None once the feed is closed."""
-        while not (self._waiting or self._gap or self._closed):
-            self._wake.clear()
-            await self._wake.wait()
-        if self._gap:
-            return self._take_gap()
-        return self._waiting.popleft() if self._waiting else None
+        while True:
+            while not (self._waiting or self._gap or self._closed):
+                self._wake.clear()
+                await self._wake.wait()
+            if self._gap:
+                return self._take_gap()
+            if not self._waiting:
+                return None
+            event = self._waiting.popleft()
+            if isinstance(event, Event):
+                return event
+            if (present := await self._read_again(event)) is not None:
+                return present
 
-    def offer(self, event: Event) -> None:
+    def offer(self, event: Event | Past) -> None:
         """Keep `event` for the subscriber if it is one of those asked for."""
-        if not self._wants(event.answer):
+        if isinstance(event, Event) and not self._wants(event.answer):
             return
         if len(self._waiting) == MAX_WAITING:
             self._waiting.popleft()
@@ -78,6 +99,21 @@ class Subscription:
         self._closed = True
         self._wake.set()
 
+    async def _read_again(self, past: Past) -> Event | None:
+        """Return the event with its answer as it is now, None if it is not one of those asked for or cannot be read."""
+        try:
+            result = await self._results.get(past.request_id)
+        except StoreError as error:
+            self._gap = True
+            _log.warning("a past event could not be read", request_id=past.request_id, error=error.code)
+            return None
+        except asyncio.CancelledError:
+            self._gap = True
+            raise
+        if result is None or result.answer is None or not self._wants(result.answer):
+            return None
+        return Event(past.id, result.answer)
+
     def _take_gap(self) -> Overflow:
         lost, self._lost, self._gap = self._lost, 0, False
         return Overflow(lost or None)
@@ -96,7 +132,7 @@ class Feed:
         self._poll_seconds = poll_seconds
         self._run = secrets.token_hex(4)
         self._count = 0
-        self._recent: deque[Event] = deque(maxlen=MAX_REPLAY)
+        self._recent: deque[Past] = deque(maxlen=MAX_REPLAY)
         self._subscriptions: set[Subscription] = set()
         self._waiters: dict[str, set[asyncio.Future[RecognizedFaces | None]]] = {}
         self._closed = False
@@ -111,14 +147,19 @@ class Feed:
         """How many long polls are waiting."""
         return sum(len(waiters) for waiters in self._waiters.values())
 
-    def publish(self, answers: Iterable[RecognizedFaces]) -> None:
+    def publish(self, answers: Sequence[RecognizedFaces]) -> None:
         """Hand out `answers`, which the store has just kept."""
         for answer in answers:
             self._count += 1
             event = Event(f"{self._run}-{self._count}", answer)
-            self._recent.append(event)
+            self._recent.append(Past(event.id, answer.request_id))
             for subscription in self._subscriptions:
                 subscription.offer(event)
+        self.wake(answers)
+
+    def wake(self, answers: Iterable[RecognizedFaces]) -> None:
+        """Hand `answers` to those alone who wait for these very requests."""
+        for answer in answers:
             for waiter in self._waiters.get(answer.request_id, ()):
                 if not waiter.done():
                     waiter.set_result(answer)
@@ -133,7 +174,7 @@ class Feed:
         Overflow. GatewayError where too many are subscribed.
         """
         self.check_room()
-        subscription = Subscription(camera, person)
+        subscription = Subscription(self._results, camera, person)
         if after is not None:
             self._replay(subscription, after)
         if self._closed:
@@ -169,9 +210,12 @@ class Feed:
                 if answered.done():
                     return answered.result()
 
-    def forget(self) -> None:
-        """Keep no past answers for replay: somebody who is named in them has been deleted."""
+    def miss(self) -> None:
+        """Tell every subscriber, and whoever comes back later, that an unknown number of events is missing here."""
+        self._count += 1
         self._recent.clear()
+        for subscription in self._subscriptions:
+            subscription.miss()
 
     def close(self) -> None:
         """End all subscriptions and long polls: the server is about to stop."""

@@ -14,6 +14,9 @@ SECONDS = Histogram(
 ANSWERS = Counter("facewire_gateway_answers_total", "Answers drained, by what became of them", ["outcome"])
 DRAIN_FAULTS = Counter("facewire_gateway_drain_faults_total", "Batches of answers that were tried again", ["error"])
 PUBLISHED = Counter("facewire_gateway_published_total", "Answers sent to cameras over MQTT, by outcome", ["outcome"])
+HANDED_OVER = Counter(
+    "facewire_gateway_handed_over_total", "Uploads that were due in the outbox, by outcome", ["outcome"]
+)
 LOST = Counter("facewire_gateway_lost_total", "Requests marked failed: lost at the answer deadline")
 DEAD_LETTERS = Counter("facewire_gateway_dead_letters_total", "Messages given up that were drained")
 SUBSCRIBERS = Gauge("facewire_gateway_event_subscribers", "Open event streams")

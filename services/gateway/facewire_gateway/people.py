@@ -59,7 +59,6 @@ async def delete_person(gateway: Parts, person: Person) -> dict[str, str | int]:
     faces = await gateway.gallery.delete_person(person)
     version = await gateway.gallery.version()
     results = await gateway.results.forget_person(person, gallery_version=version)
-    gateway.feed.forget()
     if not faces and not results:
         raise _not_enrolled(person)
     return {"person": person, "faces_deleted": faces, "results_anonymised": results}

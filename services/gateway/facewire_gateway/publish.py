@@ -30,17 +30,25 @@ class Publisher(Protocol):
 
 
 class ResultPublisher:
-    """Publishes answers to `clients/<camera>/results`, in order. What is not delivered is counted; the store has it."""
+    """Publishes answers to `clients/<camera>/results`, in order. What is not delivered is counted; the store has it.
 
-    def __init__(self, connection: Publisher, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    Answers without a camera go to `uploads/<request id>/results` where `uploads` says so, for other replicas to hear.
+    """
+
+    def __init__(
+        self, connection: Publisher, *, uploads: bool = False, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
         self._connection = connection
+        self._uploads = uploads
         self._deadline_seconds = deadline_seconds
         self._waiting: asyncio.Queue[tuple[float, RecognizedFaces]] = asyncio.Queue(MAX_WAITING)
 
     async def __call__(self, answers: Sequence[RecognizedFaces]) -> None:
-        """Take `answers` of cameras to be published; returns at once."""
+        """Take `answers` to be published; returns at once."""
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         for answer in answers:
+            if answer.camera is None and not self._uploads:
+                continue
             try:
                 self._waiting.put_nowait((deadline, answer))
             except asyncio.QueueFull:
@@ -61,7 +69,7 @@ class ResultPublisher:
 
     async def _deliver(self, answer: RecognizedFaces, deadline: float) -> None:
         try:
-            topic = f"clients/{check_camera(answer.camera or '')}/results"
+            topic = _topic(answer)
         except ValueError:
             _note_dropped(answer, "bad_camera")
             return
@@ -82,6 +90,12 @@ class ResultPublisher:
                 await asyncio.sleep(pause)
             else:
                 return
+
+
+def _topic(answer: RecognizedFaces) -> str:
+    if answer.camera is None:
+        return f"uploads/{answer.request_id}/results"
+    return f"clients/{check_camera(answer.camera)}/results"
 
 
 def _note_dropped(answer: RecognizedFaces, reason: str) -> None:

@@ -11,8 +11,8 @@ from facewire.settings import GatewaySettings
 from facewire.stores import Result, ResultStore
 from facewire.waiting import happens_within
 from facewire_gateway import metrics
-from facewire_gateway.drain import Publish, settle
-from facewire_gateway.feed import Feed
+from facewire_gateway.audience import Audience
+from facewire_gateway.drain import settle
 
 _log = structlog.get_logger(__name__)
 
@@ -21,9 +21,7 @@ _PAUSE_SECONDS = 5.0
 _EXPIRE_EVERY = timedelta(hours=1)
 
 
-async def sweep(
-    settings: GatewaySettings, results: ResultStore, feed: Feed, publish: Publish, stop: asyncio.Event
-) -> None:
+async def sweep(settings: GatewaySettings, results: ResultStore, audience: Audience, stop: asyncio.Event) -> None:
     """Every few seconds mark overdue requests `failed: lost`, every hour let old answers expire; until `stop` is set.
 
     A store that cannot answer is logged and asked again at the next turn.
@@ -31,7 +29,7 @@ async def sweep(
     expire_at = now()
     while not stop.is_set():
         try:
-            await mark_lost(settings, results, feed, publish)
+            await mark_lost(settings, results, audience)
             if now() >= expire_at:
                 await _expire(settings, results)
                 expire_at = now() + _EXPIRE_EVERY
@@ -40,11 +38,11 @@ async def sweep(
         await happens_within(stop, _PAUSE_SECONDS)
 
 
-async def mark_lost(settings: GatewaySettings, results: ResultStore, feed: Feed, publish: Publish) -> None:
+async def mark_lost(settings: GatewaySettings, results: ResultStore, audience: Audience) -> None:
     """Answer every request that was received before the answer deadline and is still pending with `failed: lost`."""
     before = now() - timedelta(seconds=settings.answer_deadline_seconds)
     while overdue := await results.overdue(before, _BATCH):
-        lost = await settle([_lost(result, settings) for result in overdue], results, feed, publish)
+        lost = await settle([_lost(result, settings) for result in overdue], results, audience)
         metrics.LOST.inc(lost)
         _log.error(
             "requests are lost: no answer at the deadline",

@@ -3,14 +3,15 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from facewire.background import background
-from facewire.errors import QueueError, SettingsError, StoreError
+from facewire.data_folder import open_database
+from facewire.errors import QueueError
 from facewire.mqtt import MqttConnection
 from facewire.queues.inbox import Inbox
 from facewire.queues.sqlite import SqliteQueue
@@ -20,14 +21,13 @@ from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
 from facewire_detector.intake import Intake, take_from_mqtt
 from facewire_detector.topics import FRAMES_TOPIC
 from facewire_detector.worker import run_detector
+from facewire_gateway.answers import answers_going_out
 from facewire_gateway.app import create_app
-from facewire_gateway.auth import KeyRing
-from facewire_gateway.dead_letters import drain_dead_letters
-from facewire_gateway.drain import drain_responses
+from facewire_gateway.audience import SoleGateway
+from facewire_gateway.auth import KeyRing, keys_of
 from facewire_gateway.feed import Feed
 from facewire_gateway.publish import ResultPublisher
 from facewire_gateway.server import listen, serve, url_of
-from facewire_gateway.sweep import sweep
 from facewire_recognizer.worker import run_recognizer
 from facewire_standalone.broker import EmbeddedBroker, embedded_broker, read_password_file
 from facewire_standalone.claim import claimed
@@ -75,9 +75,14 @@ class _Kept:
         )
         return cls(database, results, SqliteGalleryStore(database), inbox, requests, responses)
 
+    @property
+    def queues(self) -> tuple[SqliteQueue, ...]:
+        """Return all queues."""
+        return self.inbox, self.requests, self.responses
+
     async def end_leases(self) -> None:
         """Take back what a process that was killed had in hand; nobody else can have, the folder is claimed."""
-        for queue in (self.inbox, self.requests, self.responses):
+        for queue in self.queues:
             await queue.end_leases()
 
 
@@ -92,7 +97,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
     with claimed(settings.data_dir):
         stages = await asyncio.to_thread(load_stages, settings)
         async with (
-            _opened(settings.database_file) as database,
+            open_database(settings.database_file) as database,
             embedded_broker(
                 settings.mqtt_host,
                 settings.mqtt_port,
@@ -106,17 +111,6 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
             parts = _Parts(settings, stages, kept, cameras, ResultPublisher(publishing))
             async with parts.running(broker) as system:
                 yield system
-
-
-@asynccontextmanager
-async def _opened(file: Path) -> AsyncIterator[Database]:
-    """Open the database; SettingsError `data_dir` where that fails, since it is the folder that was chosen."""
-    async with AsyncExitStack() as stack:
-        try:
-            database = await stack.enter_async_context(Database.open(file))
-        except StoreError as error:
-            raise SettingsError("data_dir", error.detail) from error
-        yield database
 
 
 def _inner_settings(settings: StandaloneSettings, broker: EmbeddedBroker) -> MqttSettings:
@@ -167,7 +161,7 @@ class _Parts:
 
     @asynccontextmanager
     async def running(self, broker: EmbeddedBroker) -> AsyncIterator[System]:
-        keys = _keys(self.settings)
+        keys = keys_of(self.settings, self.settings.data_dir)
         listener = listen(self.settings, keys_required=keys.required)
         http_url = url_of(listener, self.settings)
         async with background(self._run(keys, listener), name="facewire"):
@@ -179,32 +173,27 @@ class _Parts:
                 await self.stopped.wait()
 
     async def _run(self, keys: KeyRing, listener: socket.socket) -> None:
-        """Run the tasks; at the stop let the workers end first, so that their last answers are still stored."""
-        kept, publisher = self.kept, self.publisher
+        """Run the tasks; at the stop the workers end first, so that their last answers are still stored."""
+        kept = self.kept
         feed = Feed(kept.results)
-        worked = asyncio.Event()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                publish = tasks.create_task(publisher.run(), name="publisher")
-                drain = drain_responses(kept.responses, kept.results, feed, publisher, worked)
-                draining = tasks.create_task(drain, name="drain")
-                for queue in (kept.inbox, kept.requests, kept.responses):
-                    dead = drain_dead_letters(queue.dead_letters(), kept.results, feed, publisher, worked)
-                    tasks.create_task(dead, name=f"dead letters of {queue.name}")
-                tasks.create_task(sweep(self.settings, kept.results, feed, publisher, worked), name="sweep")
-                workers = self._start_workers(tasks, keys, feed, listener)
+            async with (
+                answers_going_out(
+                    self.settings,
+                    results=kept.results,
+                    audience=SoleGateway(feed, self.publisher),
+                    publisher=self.publisher,
+                    responses=kept.responses,
+                    dead_letters={queue.name: queue.dead_letters() for queue in kept.queues},
+                ),
+                asyncio.TaskGroup() as tasks,
+            ):
+                self._start_workers(tasks, keys, feed, listener)
                 self.started.set()
-                await asyncio.wait(workers)
-                worked.set()
-                await draining
-                await self._flush()
-                publish.cancel()
         finally:
             self.stopped.set()
 
-    def _start_workers(
-        self, tasks: asyncio.TaskGroup, keys: KeyRing, feed: Feed, listener: socket.socket
-    ) -> list["asyncio.Task[None]"]:
+    def _start_workers(self, tasks: asyncio.TaskGroup, keys: KeyRing, feed: Feed, listener: socket.socket) -> None:
         settings, kept, stop = self.settings, self.kept, self.stop
         intake = Intake(kept.inbox, kept.responses)
         app = create_app(
@@ -215,7 +204,7 @@ class _Parts:
             feed=feed,
             keys=keys,
             readiness={"database": self._database_lacks, "mqtt": self._mqtt_lacks},
-            depths={queue.name: queue.depth for queue in (kept.inbox, kept.requests, kept.responses)},
+            depths={queue.name: queue.depth for queue in kept.queues},
         )
         works = {
             "recognizer": run_recognizer(
@@ -237,15 +226,8 @@ class _Parts:
             "intake": take_from_mqtt(self.cameras, intake, stop=stop, drain_seconds=settings.drain_seconds),
             "gateway": serve(app, listener, settings, feed=feed, stop=stop),
         }
-        return [tasks.create_task(work, name=name) for name, work in works.items()]
-
-    async def _flush(self) -> None:
-        """Give answers that are on their way to cameras a last chance; the store has them in any case."""
-        try:
-            async with asyncio.timeout(self.settings.drain_seconds):
-                await self.publisher.flush()
-        except TimeoutError:
-            _log.warning("some answers were not published in time", drain_seconds=self.settings.drain_seconds)
+        for name, work in works.items():
+            tasks.create_task(work, name=name)
 
     async def _database_lacks(self) -> str | None:
         await self.kept.database.read(lambda connection: connection.execute("SELECT 1").fetchone())
@@ -253,9 +235,3 @@ class _Parts:
 
     async def _mqtt_lacks(self) -> str | None:
         return None if self.cameras.connected else f"no connection to the MQTT broker {self.cameras.broker}"
-
-
-def _keys(settings: StandaloneSettings) -> KeyRing:
-    """Return the keys of the setting, else of the data folder, where nobody needs a key until one is made."""
-    path = settings.keys_path
-    return KeyRing(path if settings.keys_file is not None or path.exists() else None)
