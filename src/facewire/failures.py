@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from facewire.errors import FacewireError
-from facewire.messages import FAILED, Failure, RecognizedFaces, Source
+from facewire.messages import END_OF_JSON, FAILED, Failure, RecognizedFaces, Source
 
 
 def answer_unread(body: bytes, error: FacewireError, source: Source) -> RecognizedFaces | None:
@@ -26,7 +26,7 @@ def answer_unread(body: bytes, error: FacewireError, source: Source) -> Recogniz
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body.partition(b"\n")[0])  # a frame is a line of JSON and an image
+        said = json.loads(body.partition(END_OF_JSON)[0])
     except (ValueError, RecursionError):
         return {}
     named = ("request_id", "camera", "content_sha256", "received_at")

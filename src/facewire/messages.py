@@ -36,6 +36,9 @@ MAX_MESSAGE_BYTES = 1_000_000
 #: An encoded frame, as bytes. Amazon API Gateway's limit on a payload is the same.
 MAX_FRAME_BYTES = 10 * 1024 * 1024
 
+#: Between a frame's JSON and its image; JSON holds no such byte.
+END_OF_JSON = b"\0"
+
 _IMAGE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 
 Status = Literal["pending", "done", "failed"]
@@ -109,7 +112,7 @@ class _Message(BaseModel):
 class Frame(_Message):
     """One encoded image with what the intake knows of it; what a sender may say is `FramePayload`.
 
-    Between our own services it travels as a line of JSON and then the image itself: base64 would cost a third more.
+    Between our own services it travels as JSON, a zero byte and the image itself: base64 would cost a third more.
     """
 
     unreadable = partial(IntakeError, "bad_request")
@@ -125,18 +128,18 @@ class Frame(_Message):
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Self:
-        """Return the frame in `body`, be it a line and the image or JSON alone; IntakeError where there is none."""
-        line, newline, content = body.partition(b"\n")
-        if not newline:
+        """Return the frame in `body`, whether the image follows the JSON or is in it; IntakeError for anything else."""
+        fields, zero, content = body.partition(END_OF_JSON)
+        if not zero:
             return super().from_bytes(body)
         try:
-            return cls.model_validate({**_as_object(line), "content": content})
+            return cls.model_validate({**_as_object(fields), "content": content})
         except ValidationError as error:
             raise cls.unreadable(explain(error)) from error
 
     def to_bytes(self) -> bytes:
-        """Return a line of JSON with all fields but `content`, and then the image."""
-        return b"%s\n%s" % (self.model_dump_json(exclude={"content"}).encode(), self.content)
+        """Return JSON with all fields but `content`, and then the image."""
+        return self.model_dump_json(exclude={"content"}).encode() + END_OF_JSON + self.content
 
     @classmethod
     def of(cls, content: bytes, *, request_id: str, **fields: Any) -> Self:
@@ -372,13 +375,13 @@ def no_face(request: DetectedFaces) -> RecognizedFaces:
     )
 
 
-def _as_object(line: bytes) -> dict[str, Any]:
+def _as_object(fields: bytes) -> dict[str, Any]:
     try:
-        said = pydantic_core.from_json(line)
+        said = pydantic_core.from_json(fields)
     except ValueError as error:
-        raise IntakeError("bad_request", f"the line before the image is not JSON: {error}") from error
+        raise IntakeError("bad_request", f"what comes before the image is not JSON: {error}") from error
     if not isinstance(said, dict):
-        raise IntakeError("bad_request", "the line before the image is not a JSON object")
+        raise IntakeError("bad_request", "what comes before the image is not a JSON object")
     return said
 
 

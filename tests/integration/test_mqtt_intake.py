@@ -22,7 +22,7 @@ from facewire_detector.intake import Intake, take_from_mqtt
 from facewire_detector.topics import FRAMES_TOPIC
 from mqtt_brokers import KINDS, Kind, RunningBroker, running_broker
 
-FRAME_BYTES = 75_000  # 100 kB in base64
+FRAME_BYTES = 75_000
 
 
 def picture(number: int) -> bytes:
@@ -110,7 +110,7 @@ async def test_every_frame_and_every_refusal_gets_where_it_belongs(tmp_path: Pat
 
 async def test_at_the_byte_bound_the_oldest_frame_of_the_camera_is_answered_skipped(tmp_path: Path) -> None:
     async with (
-        open_bench("embedded", tmp_path, max_bytes=4 * FRAME_BYTES) as bench,
+        open_bench("embedded", tmp_path, max_bytes=3 * FRAME_BYTES) as bench,
         bench.taking(),
         bench.camera() as camera,
     ):

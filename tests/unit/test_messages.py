@@ -92,11 +92,11 @@ def test_a_frame_survives_the_inbox() -> None:
     assert Frame.from_bytes(frame.to_bytes()) == frame
 
 
-def test_a_kept_frame_is_no_larger_than_its_picture_and_a_line() -> None:
+def test_a_kept_frame_ends_with_its_picture() -> None:
     frame = parse_frame(payload(), camera="door")
-    line, _, content = frame.to_bytes().partition(b"\n")
+    fields, _, content = frame.to_bytes().partition(b"\0")
     assert content == frame.content
-    assert json.loads(line)["request_id"] == frame.request_id
+    assert json.loads(fields)["request_id"] == frame.request_id
 
 
 def test_a_kept_frame_may_hold_any_bytes() -> None:
@@ -106,15 +106,15 @@ def test_a_kept_frame_may_hold_any_bytes() -> None:
 
 def test_a_frame_of_json_alone_is_read() -> None:
     frame = parse_frame(payload(), camera="door")
-    fields = json.loads(frame.to_bytes().partition(b"\n")[0])
-    body = json.dumps({**fields, "content": base64.b64encode(frame.content).decode()})
+    fields = json.loads(frame.to_bytes().partition(b"\0")[0])
+    body = json.dumps({**fields, "content": base64.b64encode(frame.content).decode()}, indent=2)
     assert Frame.from_bytes(body.encode()) == frame
 
 
-@pytest.mark.parametrize("line", [b"", b"[]", b"{", b"{}", b'{"request_id": "a/b", "content_sha256": ""}', b"\xff"])
-def test_a_frame_whose_line_is_broken_is_refused(line: bytes) -> None:
+@pytest.mark.parametrize("fields", [b"", b"[]", b"{", b"{}", b'{"request_id": "a/b", "content_sha256": ""}', b"\xff"])
+def test_a_frame_whose_fields_are_broken_is_refused(fields: bytes) -> None:
     with pytest.raises(IntakeError) as caught:
-        Frame.from_bytes(line + b"\nsecret")
+        Frame.from_bytes(fields + b"\0secret")
     assert caught.value.code == "bad_request"
     assert "secret" not in str(caught.value)
 

@@ -49,7 +49,7 @@ class FakeStage:
         return [self._outcome(request_id) for request_id in ids]
 
     def _id(self, body: bytes) -> str:
-        return str(json.loads(body.partition(b"\n")[0])["request_id"]) if body.startswith(b"{") else body.decode()
+        return str(json.loads(body.partition(b"\0")[0])["request_id"]) if body.startswith(b"{") else body.decode()
 
     def _outcome(self, request_id: str) -> Outcome:
         try:
