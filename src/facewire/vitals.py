@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 class QueueDepth(Protocol):
-    """How much is in a queue."""
+    """How many messages are in a queue; some tell `delayed` ones and `bytes` as well."""
 
     @property
     def waiting(self) -> int:
@@ -30,18 +30,20 @@ class QueueDepth(Protocol):
     def dead(self) -> int:
         """Dead letters."""
 
-    @property
-    def bytes(self) -> int | None:
-        """Bytes of all messages that are not dead; None where the queue does not tell."""
-
 
 #: Returns None where the dependency is ready, else why it is not.
 Readiness = Callable[[], Awaitable[str | None]]
 Depth = Callable[[], Awaitable[QueueDepth]]
 
 
+async def still_loading() -> str | None:
+    """Say that the models of the process are not loaded yet."""
+    return "still loading"
+
+
 async def readiness_of(checks: Mapping[str, Readiness]) -> tuple[bool, dict[str, object]]:
     """Return whether every dependency is ready, and the body that says so: each is named, with what it lacks."""
+    checks = dict(checks)  # which may change meanwhile
     reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
     dependencies = {name: reason or "ready" for name, reason in zip(checks, reasons, strict=True)}
     ready = not any(reasons)
@@ -71,7 +73,8 @@ async def _measure(name: str, depth: Depth) -> None:
     except (FacewireError, TimeoutError) as error:
         _log.warning("the depth of a queue is not known", queue=name, error=type(error).__name__)
         return
-    for state in ("waiting", "leased", "dead"):
-        metrics.QUEUE_MESSAGES.labels(name, state).set(getattr(found, state))
-    if found.bytes is not None:
+    for state in ("waiting", "leased", "delayed", "dead"):
+        if hasattr(found, state):
+            metrics.QUEUE_MESSAGES.labels(name, state).set(getattr(found, state))
+    if hasattr(found, "bytes"):
         metrics.QUEUE_BYTES.labels(name).set(found.bytes)

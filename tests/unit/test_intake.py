@@ -277,12 +277,14 @@ async def test_the_stop_waits_no_longer_than_its_deadline_and_acknowledges_nothi
     assert bench.connection.acknowledged == []
 
 
-async def leave(bench: Bench, drain_seconds: float) -> bool:
+async def leave(bench: Bench, drain_seconds: float, *, may: bool = True) -> bool:
     stop = asyncio.Event()
     stop.set()
     connection = cast("MqttConnection", bench.connection)
     async with asyncio.timeout(5):
-        return await take_and_leave(connection, bench.intake, stop=stop, drain_seconds=drain_seconds)
+        return await take_and_leave(
+            connection, bench.intake, stop=stop, may_leave=lambda: may, drain_seconds=drain_seconds
+        )
 
 
 async def test_whoever_leaves_takes_what_was_dealt_already(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +306,13 @@ async def test_leaving_waits_for_commits_in_hand(monkeypatch: pytest.MonkeyPatch
     gate.set()
     assert await leaving
     assert bench.connection.acknowledged == [0]
+
+
+async def test_whoever_may_not_leave_stays_subscribed() -> None:
+    bench = Bench()
+    bench.connection.held = [("clients/door", payload("r1"))]
+    assert not await leave(bench, drain_seconds=4, may=False)
+    assert bench.inbox.frames == []
 
 
 async def test_leaving_a_broker_that_is_away_ends_at_the_deadline() -> None:

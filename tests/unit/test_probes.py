@@ -27,7 +27,7 @@ class Held:
     waiting: int = 3
     leased: int = 2
     dead: int = 1
-    bytes: int | None = None
+    delayed: int = 4
 
 
 def says(reason: str | None) -> Readiness:
@@ -97,6 +97,7 @@ async def test_metrics_tell_depths() -> None:
         response = await get(f"{url}/metrics")
     assert response.headers["Content-Type"].startswith("text/plain; version=")
     assert 'facewire_queue_messages{queue="probed",state="dead"} 1.0' in response.text
+    assert 'facewire_queue_messages{queue="probed",state="delayed"} 4.0' in response.text
     assert 'facewire_queue_bytes{queue="probed"}' not in response.text
 
 

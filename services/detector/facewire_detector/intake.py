@@ -6,7 +6,7 @@ acknowledged, so none vanishes and none is sent again for ever. What a camera se
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -76,36 +76,49 @@ async def take_from_mqtt(
     Many commits run at once; acknowledgements keep the order of arrival. After the stop what is in hand has
     `drain_seconds` to be committed; the broker keeps the rest for the next connection of the same identifier.
     """
-    await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, leave=False)
+    await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, may_leave=lambda: False)
 
 
 async def take_and_leave(
-    connection: MqttConnection, intake: Intake, *, stop: asyncio.Event, drain_seconds: float = 5.0
+    connection: MqttConnection,
+    intake: Intake,
+    *,
+    stop: asyncio.Event,
+    may_leave: Callable[[], bool],
+    drain_seconds: float = 5.0,
 ) -> bool:
-    """Do the same, but at the stop leave the shared subscriptions of `connection`: the broker deals nothing more.
+    """Do the same, but at the stop leave the shared subscriptions of `connection`, if it may.
 
-    What it has dealt by then is taken as well. Returns whether all of that was taken within `drain_seconds`.
+    The broker deals nothing more then, and what it has dealt already is taken as well. Returns whether the connection
+    has left and everything was taken within `drain_seconds`.
     """
-    return await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, leave=True)
+    return await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, may_leave=may_leave)
 
 
 async def _take(
-    connection: MqttConnection, intake: Intake, *, stop: asyncio.Event, drain_seconds: float, leave: bool
+    connection: MqttConnection,
+    intake: Intake,
+    *,
+    stop: asyncio.Event,
+    drain_seconds: float,
+    may_leave: Callable[[], bool],
 ) -> bool:
     taking = _MqttIntake(intake)
+    left = False
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as tasks:
             reader = tasks.create_task(taking.read(connection, tasks), name="mqtt intake")
             await stop.wait()
             deadline.reschedule(asyncio.get_running_loop().time() + drain_seconds)
-            if leave:
+            if await asyncio.to_thread(may_leave):
                 await connection.unsubscribe()
                 await taking.fall_quiet(QUIET_SECONDS)
+                left = True
             reader.cancel()
     except TimeoutError:
         _log.warning("not every frame was taken in time", stage=STAGE, drain_seconds=drain_seconds)
         return False
-    return True
+    return left
 
 
 class _MqttIntake:

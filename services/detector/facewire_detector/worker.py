@@ -29,11 +29,17 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
     responses: Queue,
     detector: FaceDetector,
     stop: asyncio.Event,
+    lease_seconds: float = 30.0,
 ) -> None:
     """Detect the faces of the inbox's frames in `detector_threads` threads until `stop` is set, then drain."""
     threads = settings.detector_threads
-    # One frame more than there are threads waits in the executor, so that no thread waits for the event loop.
-    limits = Limits(concurrency=threads + 1, prefetch=2 * threads, drain_seconds=settings.drain_seconds)
+    limits = Limits(
+        # One frame more than there are threads waits in the executor, so that no thread waits for the event loop.
+        concurrency=threads + 1,
+        prefetch=2 * threads,
+        lease_seconds=lease_seconds,
+        drain_seconds=settings.drain_seconds,
+    )
     async with worker_threads(threads, "detect") as executor:
         stage = DetectStage(detector, executor, requests=requests, responses=responses)
         await Worker(stage, inbox, responses=responses, limits=limits).run(stop)

@@ -1,0 +1,8 @@
+"""`python -m facewire_detector`: the detector, told by the environment (`FACEWIRE_…`) what it needs to know."""
+
+from facewire.process import run_service
+from facewire_detector.service import run_detector_service
+from facewire_detector.settings import DetectorServiceSettings
+
+if __name__ == "__main__":
+    run_service(DetectorServiceSettings, run_detector_service)

@@ -1,0 +1,152 @@
+"""The detector as a service: beside a broker and queues, one of as many replicas as one likes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from facewire.background import background
+from facewire.data_folder import open_database
+from facewire.detect import FaceDetector
+from facewire.forwarding import forward_answers, forward_dead_letters
+from facewire.mqtt import MqttConnection
+from facewire.probes import serving_probes
+from facewire.queues.inbox import Inbox
+from facewire.queues.sqlite import SqliteQueue
+from facewire.queues.sqs import SqsQueue, SqsQueues
+from facewire.vitals import Depth, Readiness, still_loading
+from facewire_detector.intake import Intake, take_and_leave
+from facewire_detector.loading import load_face_detector
+from facewire_detector.sessions import look_after_sessions
+from facewire_detector.settings import DetectorServiceSettings
+from facewire_detector.slots import Slot, lowest_free_slot
+from facewire_detector.topics import SHARED_TOPICS
+from facewire_detector.worker import run_detector
+
+#: How soon another detector takes on the frames of one that was killed.
+LEASE_SECONDS = 15.0
+#: How long answers that lie here at the stop may take to leave; later ones wait for the next detector.
+_LAST_ANSWERS_SECONDS = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def run_detector_service(settings: DetectorServiceSettings, stop: asyncio.Event) -> None:
+    """Detect until `stop` is set; then be dealt no more, finish what is in hand, and leave the rest to the others.
+
+    SettingsError or ModelError where it cannot start. A broker or queue out of reach is waited for: `/readyz` names it.
+    """
+    readiness: dict[str, Readiness] = {"models": still_loading}
+    depths: dict[str, Depth] = {}
+    async with serving_probes(settings, readiness=readiness, depths=depths) as url:
+        _log.info("probes are answered", url=url)
+        detector = await asyncio.to_thread(load_face_detector, settings)
+        async with _opened(settings) as parts:
+            parts.watch(readiness, depths)
+            del readiness["models"]
+            await parts.run(detector, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the detector stands on, open."""
+
+    settings: DetectorServiceSettings
+    slot: Slot
+    inbox: Inbox
+    answers: SqliteQueue
+    requests: SqsQueue
+    responses: SqsQueue
+    connection: MqttConnection
+
+    async def run(self, detector: FaceDetector, stop: asyncio.Event) -> None:
+        """Run the tasks; at the stop the answers of those that end are forwarded last."""
+        worked = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            forwarding = tasks.create_task(self._forward(worked), name="forwarding")
+            intake = Intake(self.inbox, self.answers)
+            sessions = look_after_sessions(self.settings, self.slot.folder, intake, self.connection)
+            looking = tasks.create_task(sessions, name="sessions")
+            works = [
+                tasks.create_task(self._take(intake, stop), name="intake"),
+                tasks.create_task(self._detect(detector, stop), name="detector"),
+            ]
+            await stop.wait()
+            looking.cancel()
+            await asyncio.wait(works)
+            worked.set()
+            await asyncio.wait({forwarding}, timeout=_LAST_ANSWERS_SECONDS)
+            forwarding.cancel()
+
+    async def _take(self, intake: Intake, stop: asyncio.Event) -> None:
+        async with background(self._mark_subscribed(stop), name="mark the slot"):
+            await take_and_leave(
+                self.connection,
+                intake,
+                stop=stop,
+                may_leave=lambda: self.connection.connected and self.slot.may_leave(),
+                drain_seconds=self.settings.drain_seconds,
+            )
+
+    async def _mark_subscribed(self, stop: asyncio.Event) -> None:
+        await self.connection.wait_connected()
+        if not stop.is_set():
+            self.slot.mark(subscribed=True)
+
+    async def _detect(self, detector: FaceDetector, stop: asyncio.Event) -> None:
+        await run_detector(
+            self.settings,
+            inbox=self.inbox,
+            requests=self.requests,
+            responses=self.responses,
+            detector=detector,
+            stop=stop,
+            lease_seconds=LEASE_SECONDS,
+        )
+
+    async def _forward(self, worked: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(forward_answers(self.answers, self.responses, worked), name="answers")
+            for queue in (self.answers, self.inbox):
+                dead = forward_dead_letters(queue.dead_letters(), self.responses, worked, source="edge")
+                tasks.create_task(dead, name=f"dead letters of {queue.name}")
+
+    def watch(self, readiness: dict[str, Readiness], depths: dict[str, Depth]) -> None:
+        """Add what is to be told of these parts."""
+        depths |= {queue.name: queue.depth for queue in (self.inbox, self.answers)}
+        readiness |= {"mqtt": self._mqtt_lacks, "queue": self._queue_lacks, "inbox": self._inbox_lacks}
+
+    async def _mqtt_lacks(self) -> str | None:
+        return None if self.connection.connected else f"no connection to the MQTT broker {self.connection.broker}"
+
+    async def _queue_lacks(self) -> str | None:
+        for queue in (self.requests, self.responses):
+            await queue.depth()
+        return None
+
+    async def _inbox_lacks(self) -> str | None:
+        await self.inbox.depth()
+        return None
+
+
+@asynccontextmanager
+async def _opened(settings: DetectorServiceSettings) -> AsyncIterator[_Parts]:
+    folder = settings.data_dir
+    async with open_database(folder / "inbox.db") as database, SqsQueues.open(settings) as queues:
+        answers = SqliteQueue(database, "answers", lease_seconds=LEASE_SECONDS)
+        inbox = Inbox(
+            database,
+            max_bytes=settings.inbox_bytes,
+            policy=settings.inbox_policy,
+            id_window_seconds=settings.id_window_seconds,
+            responses=answers,
+            lease_seconds=LEASE_SECONDS,
+        )
+        requests, responses = queues.queue(settings.request_queue), queues.queue(settings.response_queue)
+        with lowest_free_slot(folder / "slots") as slot:
+            async with MqttConnection.open(
+                settings, identifier=slot.identifier, subscriptions=SHARED_TOPICS
+            ) as connection:
+                yield _Parts(settings, slot, inbox, answers, requests, responses, connection)

@@ -1,0 +1,8 @@
+"""`python -m facewire_recognizer`: the recognizer, told by the environment (`FACEWIRE_…`) what it needs to know."""
+
+from facewire.process import run_service
+from facewire_recognizer.service import run_recognizer_service
+from facewire_recognizer.settings import RecognizerServiceSettings
+
+if __name__ == "__main__":
+    run_service(RecognizerServiceSettings, run_recognizer_service)

@@ -1,0 +1,51 @@
+"""The recognizer as a service: beside queues and a gallery, one of as many replicas as one likes."""
+
+import asyncio
+
+import structlog
+
+from facewire.probes import serving_probes
+from facewire.queues.sqs import SqsQueues
+from facewire.stores.opening import open_stores
+from facewire.vitals import Depth, Readiness, still_loading
+from facewire_recognizer.loading import load_face_recognizer
+from facewire_recognizer.settings import RecognizerServiceSettings
+from facewire_recognizer.worker import run_recognizer
+
+_log = structlog.get_logger(__name__)
+
+
+async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyncio.Event) -> None:
+    """Recognise until `stop` is set; then finish what is in hand, and leave the rest to the others.
+
+    SettingsError or ModelError where it cannot start, StoreError where the gallery cannot be read at the start. A queue
+    out of reach is waited for: `/readyz` names it.
+    """
+    readiness: dict[str, Readiness] = {"models": still_loading}
+    depths: dict[str, Depth] = {}
+    async with serving_probes(settings, readiness=readiness, depths=depths) as url:
+        _log.info("probes are answered", url=url)
+        recognizer = await asyncio.to_thread(load_face_recognizer, settings)
+        async with open_stores(settings) as (_, gallery), SqsQueues.open(settings) as queues:
+            requests, responses = queues.queue(settings.request_queue), queues.queue(settings.response_queue)
+
+            async def queue_lacks() -> str | None:
+                for queue in (requests, responses):
+                    await queue.depth()
+                return None
+
+            async def gallery_lacks() -> str | None:
+                await gallery.version()
+                return None
+
+            depths[requests.name] = requests.depth
+            readiness |= {"queue": queue_lacks, "gallery": gallery_lacks}
+            del readiness["models"]
+            await run_recognizer(
+                settings,
+                requests=requests,
+                responses=responses,
+                recognizer=recognizer,
+                gallery_store=gallery,
+                stop=stop,
+            )

@@ -1,0 +1,82 @@
+"""Answers on their way from a queue of this machine to the response queue."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from facewire.delivery import note_queue_error
+from facewire.errors import QueueError, RecognizeError
+from facewire.failures import answer_unread
+from facewire.messages import RecognizedFaces, Source
+from facewire.queues import MAX_RECEIVES, Lease, Queue
+from facewire.waiting import growing_pauses, happens_within, uninterrupted
+
+STAGE = "forward"
+_BATCH = 10
+#: A stop is noticed after at most this long without a message.
+_WAIT_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+#: How long a batch that is under way when the forwarding is cancelled may take.
+_GRACE_SECONDS = 2.0
+_DETAIL = f"given up after {MAX_RECEIVES} attempts, none of which came to an end: send the frame again"
+
+_log = structlog.get_logger(__name__)
+
+
+async def forward_answers(answers: Queue, responses: Queue, stop: asyncio.Event) -> None:
+    """Send what comes over `answers` to `responses`, and only then delete it, until `stop` is set and it is empty.
+
+    While `responses` is out of reach it is tried again until the stop; what is left stays in `answers`, and an outage
+    does not count as a receive.
+    """
+    await _forward(answers, responses, stop, lambda body: body)
+
+
+async def forward_dead_letters(dead: Queue, responses: Queue, stop: asyncio.Event, *, source: Source) -> None:
+    """Do the same for messages that were given up: answers go as they are, to all others goes `failed: dead_letter`.
+
+    One that names no request is deleted and logged.
+    """
+
+    def answer_in(body: bytes) -> bytes | None:
+        try:
+            RecognizedFaces.from_bytes(body)
+        except RecognizeError:
+            answer = answer_unread(body, QueueError("dead_letter", _DETAIL), source)
+            _log.error("a message was given up", request_id=None if answer is None else answer.request_id)
+            return None if answer is None else answer.to_bytes()
+        return body
+
+    await _forward(dead, responses, stop, answer_in)
+
+
+async def _forward(
+    queue: Queue, responses: Queue, stop: asyncio.Event, answer_in: Callable[[bytes], bytes | None]
+) -> None:
+    pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+    while True:
+        last = stop.is_set()
+        try:
+            if leases := await queue.receive(_BATCH, wait=0 if last else _WAIT_SECONDS):
+                found = await asyncio.to_thread(lambda leases: [answer_in(lease.body) for lease in leases], leases)
+                bodies = [body for body in found if body is not None]
+                moving = _move(queue, leases, responses, bodies)
+                await uninterrupted(moving, cancelled=asyncio.Event(), grace=_GRACE_SECONDS)
+            elif last:
+                return
+            pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        except QueueError as error:
+            note_queue_error(STAGE, "send", error)
+            if await happens_within(stop, next(pauses)) and last:
+                return
+
+
+async def _move(queue: Queue, leases: Sequence[Lease], responses: Queue, bodies: Sequence[bytes]) -> None:
+    try:
+        await responses.send(bodies)
+    except QueueError:
+        await queue.give_back(leases, unused=True)
+        raise
+    await queue.acknowledge(leases)
