@@ -84,6 +84,19 @@ async def test_a_conflict_is_told_and_not_kept(drained: Drained) -> None:
     assert event.answer.request_id == "b"
 
 
+async def test_a_conflict_that_refuses_the_pending_request_is_its_answer(drained: Drained) -> None:
+    """An upload under an id whose first use only the detector knows of."""
+    upload = Frame.of(picture(), request_id="a")
+    await drained.results.expect(upload)
+    conflict = answer("a", status="failed", result="Failed", content_sha256=upload.content_sha256, error=ERROR)
+    other = conflict.model_copy(update={"content_sha256": "other"})
+    await drained.drain(other)
+    assert drained.results.known["a"].answer is None
+    await drained.drain(conflict)
+    assert drained.results.known["a"].answer == conflict
+    assert names(drained.published) == ["a", "a"]
+
+
 async def test_a_refused_message_is_told_even_where_a_better_answer_stays(drained: Drained) -> None:
     malformed = answer("a", status="failed", result="Failed", camera="door", error={**ERROR, "code": "bad_request"})
     await drained.drain(answer("a", camera="door"))
@@ -223,6 +236,18 @@ async def test_a_camera_that_is_no_topic_gets_nothing() -> None:
     async with running(broker) as publisher:
         await publisher([answer("a", camera="a/#"), answer("b"), answer("c", camera="door")])
     assert [topic for topic, _ in broker.sent] == ["clients/door/results"]
+
+
+async def test_answers_without_a_camera_go_to_their_upload_where_replicas_listen() -> None:
+    broker = FakeBroker()
+    publisher = ResultPublisher(broker, uploads=True)
+    task = asyncio.create_task(publisher.run())
+    await publisher([answer("r 1"), answer("r2", camera="door")])
+    async with asyncio.timeout(5):
+        await publisher.flush()
+    task.cancel()
+    await asyncio.wait((task,))
+    assert [topic for topic, _ in broker.sent] == ["uploads/r 1/results", "clients/door/results"]
 
 
 async def test_a_full_queue_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:

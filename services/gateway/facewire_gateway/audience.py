@@ -6,7 +6,6 @@ from typing import Protocol
 
 from facewire.messages import RecognizedFaces
 from facewire_gateway.feed import Feed
-from facewire_gateway.outbox import Outbox
 
 Publish = Callable[[Sequence[RecognizedFaces]], Awaitable[None]]
 
@@ -16,6 +15,13 @@ class Audience(Protocol):
 
     async def tell(self, kept: Sequence[RecognizedFaces], refused: Sequence[RecognizedFaces]) -> None:
         """Tell everybody of answers that were `kept`, and senders of those that `refused` their message."""
+
+
+class Awaiting(Protocol):
+    """Where requests wait for their answers: the outbox."""
+
+    async def forget(self, request_ids: Sequence[str]) -> None:
+        """Keep nothing more of requests that have their answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Replica(Audience):
 
     feed: Feed
     publish: Publish
-    outbox: Outbox
+    outbox: Awaiting
 
     async def tell(self, kept: Sequence[RecognizedFaces], refused: Sequence[RecognizedFaces]) -> None:
         """Wake those who wait here, publish everything, and end the hand-over of requests that have their answer."""

@@ -1,0 +1,180 @@
+"""The gateway's outbox over SQLite: what has its 202 is on the disk, pending, and there once."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facewire.errors import IntakeError, StoreError
+from facewire.messages import Failure, Frame, RecognizedFaces, now
+from facewire.queues.inbox import Inbox
+from facewire.sqlite import Database
+from facewire.stores.sqlite import SqliteResultStore
+from facewire_gateway.outbox import Outbox
+
+MIB = 1024 * 1024
+
+
+class Bench:
+    def __init__(self, outbox: Outbox, results: SqliteResultStore) -> None:
+        self.outbox = outbox
+        self.results = results
+
+    async def held(self) -> list[str]:
+        leases = await self.outbox.frames.receive(100, wait=0)
+        await self.outbox.frames.give_back(leases, unused=True)
+        return [Frame.from_bytes(lease.body).request_id for lease in leases]
+
+    async def status(self, request_id: str) -> str | None:
+        result = await self.results.get(request_id)
+        return None if result is None else result.status
+
+
+@asynccontextmanager
+async def opened(folder: Path, *, max_bytes: int = MIB, mqtt_max_bytes: int = MIB) -> AsyncIterator[Bench]:
+    async with (
+        Database.open(folder / "outbox.db") as database,
+        Database.open(folder / "facewire.db") as kept,
+    ):
+        results = SqliteResultStore(kept)
+        frames = Inbox(database, "outbox", max_bytes=max_bytes, policy="all", id_window_seconds=600)
+        yield Bench(Outbox(frames, results, mqtt_max_bytes=mqtt_max_bytes, id_window_seconds=600), results)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with opened(tmp_path) as bench:
+        yield bench
+
+
+def frame(request_id: str, content: bytes = b"picture", **fields: Any) -> Frame:
+    return Frame.of(content, request_id=request_id, **fields)
+
+
+def answer(request: Frame, **fields: Any) -> RecognizedFaces:
+    return RecognizedFaces.model_validate(
+        {
+            "request_id": request.request_id,
+            "result": "No-Face",
+            "received_at": request.received_at,
+            "content_sha256": request.content_sha256,
+            **fields,
+        }
+    )
+
+
+def failure(request: Frame, code: str) -> RecognizedFaces:
+    error = Failure(stage="gateway", code=code, detail="no answer")
+    return answer(request, status="failed", result="Failed", error=error)
+
+
+async def test_an_accepted_frame_is_held_and_pending_over_a_restart(tmp_path: Path) -> None:
+    sent = frame("r1", enroll_as="Ada", filename="a.jpg")
+    async with opened(tmp_path) as bench:
+        await bench.outbox.accept(sent)
+    async with opened(tmp_path) as bench:
+        assert await bench.status("r1") == "pending"
+        (lease,) = await bench.outbox.frames.receive(1, wait=0)
+        assert Frame.from_bytes(lease.body) == sent
+
+
+async def test_the_same_upload_again_is_the_same_request(bench: Bench) -> None:
+    await bench.outbox.accept(frame("r1"))
+    await bench.outbox.accept(frame("r1"))
+    assert await bench.held() == ["r1"]
+    assert await bench.status("r1") == "pending"
+
+
+async def test_an_id_that_stands_for_another_upload_is_a_conflict(bench: Bench) -> None:
+    await bench.outbox.accept(frame("r1"))
+    for other in (frame("r1", b"other"), frame("r1", enroll_as="Ada")):
+        with pytest.raises(IntakeError, match="id_conflict"):
+            await bench.outbox.accept(other)
+    assert await bench.held() == ["r1"]
+
+
+async def test_an_id_that_stands_for_a_frame_of_a_camera_is_a_conflict_within_the_window(bench: Bench) -> None:
+    recent, earlier = frame("recent", camera="door"), frame("earlier", received_at=now() - timedelta(seconds=700))
+    await bench.results.keep([answer(recent, camera="door"), answer(earlier, camera="door")])
+    with pytest.raises(IntakeError, match="id_conflict"):
+        await bench.outbox.accept(frame("recent", b"other"))
+    await bench.outbox.accept(frame("earlier", b"other"))
+    assert (await bench.status("recent"), await bench.status("earlier")) == ("done", "pending")
+
+
+async def test_what_has_its_answer_is_not_handed_over_anew(bench: Bench) -> None:
+    sent = frame("r1")
+    await bench.outbox.accept(sent)
+    await bench.results.keep([answer(sent)])
+    await bench.outbox.forget(["r1"])
+    await bench.outbox.accept(frame("r1"))
+    assert await bench.held() == []
+    assert await bench.status("r1") == "done"
+
+
+@pytest.mark.parametrize(("code", "taken"), [("lost", True), ("overloaded", True), ("not_an_image", False)])
+async def test_what_failed_for_a_reason_of_the_moment_may_be_sent_again(bench: Bench, code: str, taken: bool) -> None:
+    sent = frame("r1")
+    await bench.outbox.accept(sent)
+    await bench.results.keep([failure(sent, code)])
+    await bench.outbox.forget(["r1"])
+    await bench.outbox.accept(frame("r1"))
+    assert await bench.held() == ["r1"] * taken
+    assert await bench.status("r1") == ("pending" if taken else "failed")
+
+
+async def test_what_the_broker_would_not_take_is_refused_with_the_limit(tmp_path: Path) -> None:
+    async with opened(tmp_path, mqtt_max_bytes=131_072) as bench:
+        await bench.outbox.accept(frame("small", bytes(130_000)))
+        with pytest.raises(IntakeError, match=r"131,072 \(FACEWIRE_MQTT_MAX_BYTES\)") as refused:
+            await bench.outbox.accept(frame("large", bytes(131_072)))
+        assert refused.value.code == "too_large"
+        assert await bench.held() == ["small"]
+        assert await bench.status("large") is None
+
+
+async def test_a_full_outbox_refuses_and_has_room_again_once_answers_are_there(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=3000) as bench:
+        await bench.outbox.accept(frame("a", bytes(2000)))
+        with pytest.raises(IntakeError, match="overloaded"):
+            await bench.outbox.accept(frame("b", bytes(2000)))
+        assert await bench.status("b") is None
+        await bench.outbox.forget(["a"])
+        await bench.outbox.accept(frame("b", bytes(2000)))
+        assert await bench.held() == ["b"]
+
+
+async def test_without_the_store_nobody_gets_a_202_and_sending_again_makes_it_good(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(tmp_path / "outbox.db"))
+        frames = Inbox(database, "outbox", max_bytes=MIB, policy="all", id_window_seconds=600)
+        async with Database.open(tmp_path / "facewire.db") as kept:
+            broken = _Unwritable(kept)
+            outbox = Outbox(frames, broken, mqtt_max_bytes=MIB, id_window_seconds=600)
+            with pytest.raises(StoreError):
+                await outbox.accept(frame("r1"))
+            broken.faults = 0
+            await outbox.accept(frame("r1"))
+            bench = Bench(outbox, broken)
+            assert await bench.held() == ["r1"]
+            assert await bench.status("r1") == "pending"
+
+
+async def test_forgetting_what_the_disk_does_not_let_go_waits_for_the_hand_over(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bench:
+        await bench.outbox.accept(frame("r1"))
+    await bench.outbox.forget(["r1"])
+    async with opened(tmp_path) as bench:
+        assert await bench.held() == ["r1"]
+
+
+class _Unwritable(SqliteResultStore):
+    faults = 1
+
+    async def expect(self, frame: Frame) -> None:
+        if self.faults:
+            raise StoreError("disk_full", "no space left")
+        await super().expect(frame)

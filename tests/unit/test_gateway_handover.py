@@ -1,0 +1,219 @@
+"""From the outbox to the broker: what is handed over, when again, and when no more."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facewire.errors import QueueError
+from facewire.messages import Frame, now
+from facewire.queues import MAX_RECEIVES, Lease
+from facewire.queues.inbox import Inbox
+from facewire.sqlite import Database
+from facewire_gateway import handover
+from facewire_gateway.handover import IN_FLIGHT, HandOver, next_handover
+from facewire_gateway.settings import GatewayServiceSettings
+from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
+
+SETTINGS = GatewayServiceSettings.read()
+
+
+@dataclass
+class FakeOutbox(FakeQueue):
+    """A queue that notes for how long frames are given back, and lends none of them again."""
+
+    delays: list[float] = field(default_factory=list)
+
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+        assert unused, "the fifth receive would bury the frame"
+        self.delays += [delay] * len(leases)
+
+
+@dataclass
+class FakeBroker:
+    faults: int = 0
+    sent: list[tuple[str, bytes]] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    under_way: int = 0
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise QueueError("mqtt_not_connected", "no connection")
+        self.under_way += 1
+        await self.open.wait()
+        self.under_way -= 1
+        self.sent.append((topic, payload))
+
+
+@dataclass
+class Bench:
+    outbox: FakeOutbox = field(default_factory=FakeOutbox)
+    results: FakeResults = field(default_factory=FakeResults)
+    broker: FakeBroker = field(default_factory=FakeBroker)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    age: float = 0
+
+    async def accept(self, request_id: str, **fields: Any) -> Frame:
+        frame = Frame.of(picture(), request_id=request_id, **fields)
+        await self.results.expect(frame)
+        await self.outbox.send([frame.to_bytes()])
+        return frame
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        work = HandOver(
+            self.outbox, self.results, self.broker, SETTINGS, clock=lambda: now() + timedelta(seconds=self.age)
+        )
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            tasks.create_task(work.run(self.stop))
+            yield
+            self.stop.set()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(handover, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(handover, "_WAIT_SECONDS", 0.01)
+    bench = Bench()
+    bench.broker.open.set()
+    return bench
+
+
+def test_the_pauses_are_15_30_60_60_seconds_up_to_the_deadline() -> None:
+    age, pauses = 0.0, []
+    while (pause := next_handover(age, SETTINGS)) > 0:
+        pauses.append(pause)
+        age += pause
+    assert pauses == [15, 30, *[60] * 9, 15]
+    assert age == SETTINGS.answer_deadline_seconds
+    assert next_handover(age + 5, SETTINGS) == 0
+
+
+async def test_uploads_and_enrolments_go_to_their_topics_as_they_are(bench: Bench) -> None:
+    upload = await bench.accept("r 1", camera="door", filename="a.jpg")
+    enrolment = await bench.accept("r2", enroll_as="Ada")
+    async with bench.running():
+        await until(lambda: len(bench.outbox.delays) == 2)
+    assert sorted(bench.broker.sent) == [("enroll/r2", enrolment.to_bytes()), ("uploads/r 1", upload.to_bytes())]
+    assert bench.outbox.delays == [15, 15]
+    assert bench.outbox.acknowledged == []
+
+
+async def test_what_is_handed_over_later_comes_again_later(bench: Bench) -> None:
+    bench.age = 20
+    await bench.accept("r1")
+    async with bench.running():
+        await until(lambda: bench.outbox.delays)
+    [delay] = bench.outbox.delays
+    assert 40 <= delay < 41
+
+
+async def test_what_has_an_answer_or_has_expired_is_deleted(bench: Bench) -> None:
+    for request_id in ("done", "failed", "expired"):
+        await bench.accept(request_id)
+    await bench.results.keep([answer("done"), answer("failed", status="failed", result="Failed")])
+    bench.results.known["expired"] = replace(bench.results.known["expired"], status="expired")
+    async with bench.running():
+        await until(lambda: len(bench.outbox.acknowledged) == 3)
+    assert bench.broker.sent == []
+    assert bench.outbox.delays == []
+
+
+async def test_what_is_past_the_answer_deadline_is_deleted(bench: Bench) -> None:
+    bench.age = 600
+    await bench.accept("r1")
+    async with bench.running():
+        await until(lambda: bench.outbox.acknowledged)
+    assert bench.broker.sent == []
+
+
+async def test_a_frame_whose_id_stands_for_another_one_by_now_is_deleted(bench: Bench) -> None:
+    await bench.accept("r1")
+    bench.results.known["r1"] = replace(bench.results.known["r1"], content_sha256="other")
+    async with bench.running():
+        await until(lambda: bench.outbox.acknowledged)
+    assert bench.broker.sent == []
+
+
+async def test_a_request_that_the_store_does_not_know_is_noted_and_handed_over(bench: Bench) -> None:
+    await bench.accept("r1")
+    bench.results.known.clear()
+    async with bench.running():
+        await until(lambda: bench.outbox.delays)
+    assert bench.results.known["r1"].status == "pending"
+    assert [topic for topic, _ in bench.broker.sent] == ["uploads/r1"]
+
+
+async def test_a_broker_that_is_away_is_asked_again(bench: Bench) -> None:
+    bench.broker.faults = 1
+    await bench.accept("r1")
+    async with bench.running():
+        await until(lambda: bench.outbox.delays)
+        await bench.accept("r2")
+        await until(lambda: bench.broker.sent)
+    assert bench.outbox.delays == [1, 15]
+
+
+async def test_a_store_that_is_away_is_asked_again(bench: Bench) -> None:
+    await bench.accept("r1")
+    bench.results.unreadable.add("r1")
+    async with bench.running():
+        await until(lambda: bench.outbox.delays)
+        await bench.accept("r2")
+        await until(lambda: bench.broker.sent)
+    assert bench.outbox.delays == [1, 15]
+    assert [topic for topic, _ in bench.broker.sent] == ["uploads/r2"]
+
+
+async def test_a_queue_that_is_away_is_asked_again(bench: Bench) -> None:
+    bench.outbox.faults = 2
+    await bench.accept("r1")
+    async with bench.running():
+        await until(lambda: bench.broker.sent)
+
+
+async def test_few_are_on_their_way_at_a_time_and_arrive_after_the_stop(bench: Bench) -> None:
+    bench.broker.open.clear()
+    for number in range(3 * IN_FLIGHT):
+        await bench.accept(f"r{number}")
+    async with bench.running():
+        await until(lambda: bench.broker.under_way == IN_FLIGHT)
+        bench.stop.set()
+        await asyncio.sleep(0.02)
+        assert bench.broker.under_way == IN_FLIGHT
+        bench.broker.open.set()
+    assert len(bench.broker.sent) == len(bench.outbox.delays) == IN_FLIGHT
+
+
+async def test_a_stop_does_not_wait_for_a_broker_that_says_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "_GRACE_SECONDS", 0.01)
+    bench.broker.open.clear()
+    await bench.accept("r1")
+    async with bench.running():
+        await until(lambda: bench.broker.under_way)
+    assert bench.broker.sent == []
+    assert bench.outbox.acknowledged == []
+
+
+async def test_hand_overs_are_never_too_many_for_the_queue(bench: Bench, tmp_path: Path) -> None:
+    """A message that comes back from its fifth lease is a dead letter."""
+    quick = GatewayServiceSettings.read(handover_seconds=0.01, handover_longest_seconds=0.01)
+    async with Database.open(tmp_path / "outbox.db") as database:
+        outbox = Inbox(database, "outbox", max_bytes=10**6, policy="all", id_window_seconds=600)
+        await outbox.accept(Frame.of(picture(), request_id="r1"))
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(HandOver(outbox, bench.results, bench.broker, quick).run(bench.stop))
+            await until(lambda: len(bench.broker.sent) > 2 * MAX_RECEIVES)
+            await bench.results.keep([answer("r1")])
+            while (await outbox.depth()).bytes:  # noqa: ASYNC110 - deleting a message sets no event
+                await asyncio.sleep(0.01)
+            bench.stop.set()
+        assert (await outbox.depth()).dead == 0
