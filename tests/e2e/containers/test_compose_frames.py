@@ -1,0 +1,70 @@
+"""Frames of enrolled people over HTTP and over MQTT with a device's certificate, with either store."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from compose_stack import Labelled, Stack, answers_to, enroll, submit
+from facewire.messages import UNKNOWN, RecognizedFaces
+from facewire_standalone.camera import Camera
+from facewire_standalone.client import Client, Picture
+
+ANSWER_SECONDS = 60.0
+
+
+def check(probes: Mapping[Path, str], answers: list[RecognizedFaces]) -> None:
+    results = {path.name: answer.result for path, answer in zip(probes, answers, strict=True)}
+    wrong = {path.name: results[path.name] for path in probes if results[path.name] not in {probes[path], UNKNOWN}}
+    right = [path for path in probes if results[path.name] == probes[path]]
+    assert wrong == {}
+    assert len(right) >= min(len(probes), 15), results
+    assert all(answer.source == "cloud" for answer in answers)
+
+
+async def over_http(client: Client, probes: Mapping[Path, str]) -> list[RecognizedFaces]:
+    ids = await submit(client, [Picture.read(path) for path in probes], "http")
+    return await answers_to(client, ids, ANSWER_SECONDS)
+
+
+async def over_mqtt(stack: Stack, bundle: Path, probes: Mapping[Path, str]) -> list[RecognizedFaces]:
+    ids = {path: f"mqtt-{uuid.uuid4()}" for path in probes}
+    answers: dict[str, RecognizedFaces] = {}
+    async with (
+        asyncio.timeout(ANSWER_SECONDS),
+        Camera.open(stack.mqtt_settings(bundle), bundle.stem) as camera,
+        asyncio.TaskGroup() as tasks,
+    ):
+        for path, request_id in ids.items():
+            tasks.create_task(camera.send(Picture.read(path), request_id))
+        async for answer in camera.answers():
+            answers[answer.request_id] = answer
+            if ids.keys() and answers.keys() >= set(ids.values()):
+                break
+    return [answers[request_id] for request_id in ids.values()]
+
+
+async def test_frames_over_http(client: Client, enrolled: Labelled) -> None:
+    check(enrolled.probes, await over_http(client, enrolled.probes))
+
+
+async def test_frames_over_mqtt_with_a_certificate(stack: Stack, camera_bundle: Path, enrolled: Labelled) -> None:
+    check(enrolled.probes, await over_mqtt(stack, camera_bundle, enrolled.probes))
+
+
+class TestDynamoDb:
+    """The same with results and gallery in DynamoDB."""
+
+    @pytest.fixture(scope="class")
+    def dynamodb(self, stack: Stack, key: str, labelled: Labelled) -> Iterator[Labelled]:
+        stack.up(FACEWIRE_STORE="dynamodb")
+        asyncio.run(enroll(stack, key, labelled))
+        yield labelled
+        stack.up()
+
+    async def test_frames(self, stack: Stack, key: str, dynamodb: Labelled, camera_bundle: Path) -> None:
+        async with Client.open(stack.http_url(), key) as client:
+            check(dynamodb.probes, await over_http(client, dynamodb.probes))
+        check(dynamodb.probes, await over_mqtt(stack, camera_bundle, dynamodb.probes))

@@ -1,0 +1,37 @@
+"""The lines of README.md for docker compose, as they stand there."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from compose_stack import ROOT, Stack
+
+
+def lines_of(section: str) -> str:
+    """Return the first block of shell lines in that section of README.md."""
+    [body] = re.findall(rf"^## {section}$(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    [lines, *_] = re.findall(r"```sh\n(.*?)```", body, re.DOTALL)
+    return str(lines)
+
+
+@pytest.mark.timeout(300)
+def test_the_lines_of_the_readme_enrol_send_and_answer(stack: Stack) -> None:
+    script = lines_of("Run it with docker compose").replace("http://127.0.0.1:8080", stack.http_url())
+    environment = {**os.environ, **stack.environment}
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    answers = [json.loads(line) for line in re.findall(r"\{.*\}", ran.stdout)]
+    assert any("face_id" in answer for answer in answers), ran.stdout
+    assert answers[-1]["status"] == "done", ran.stdout
+    assert answers[-1]["result"] == "Eileen Collins", ran.stdout
