@@ -10,46 +10,31 @@ what it has acknowledged to them.
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self, cast
+from typing import Self
 
 import aiomqtt
 import structlog
-from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.client import ConnectFlags
 
 from facewire.acknowledger import OrderedAcknowledger
 from facewire.background import background
 from facewire.errors import QueueError
+from facewire.mqtt_client import MAX_PUBLISHES, new_client, paho
 from facewire.mqtt_files import tls_context, with_secret
 from facewire.settings import MqttSettings
 from facewire.waiting import growing_pauses
 
 #: QoS 0 messages that wait for the consumer are dropped and counted beyond this.
 MAX_UNGUARANTEED_BYTES = 64 * 1024 * 1024
-#: Publishes that wait for their PUBACK at the same time; paho's own window is the same.
-MAX_PUBLISHES = 20
-#: A dead link is noticed after 1.5 times this.
-KEEPALIVE_SECONDS = 15
-CONNECT_SECONDS = 10.0
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
-#: paho reports every failed read or write of a lost connection; one line of ours says it.
-_paho_log = logging.getLogger("facewire.paho")
-_paho_log.setLevel(logging.CRITICAL)
-
-
-def _paho(client: aiomqtt.Client) -> PahoClient:
-    """Return the paho client inside: aiomqtt 2.5.1 has no manual acknowledgement of its own."""
-    return client._client  # noqa: SLF001 - the one place; tests/unit/test_mqtt.py fails when it changes
 
 
 class _Session:
@@ -61,7 +46,7 @@ class _Session:
         self.acknowledger = OrderedAcknowledger(self._send_puback)
 
     def _send_puback(self, mid: int) -> None:
-        _paho(self.client).ack(mid, 1)
+        paho(self.client).ack(mid, 1)
 
     def close(self) -> None:
         """Note that the connection is lost: pending publishes fail, later acknowledgements go nowhere."""
@@ -201,41 +186,14 @@ class MqttConnection:
         A new client each time: one of aiomqtt 2.5.1 that is used again takes itself for connected before CONNACK, can
         miss a disconnect, and still holds messages whose packet identifiers are void.
         """
-        client = self._new_client()
+        client = new_client(self._settings, self._tls, self._identifier, self._drop_what_comes_again)
         try:
             # Read before SUBACK is here: on a resumed session unacknowledged messages come first.
             async with client, background(self._keep_subscriptions(client), name="mqtt subscriptions"):
                 await self._read(client)
         finally:
             # aiomqtt leaves the socket open where the broker did not answer CONNECT.
-            _paho(client).disconnect()
-
-    def _new_client(self) -> aiomqtt.Client:
-        client = aiomqtt.Client(
-            self._settings.mqtt_host,
-            self._settings.mqtt_port,
-            username=self._settings.mqtt_username,
-            password=self._settings.mqtt_password,
-            identifier=self._identifier,
-            clean_session=self._identifier is None,
-            protocol=aiomqtt.ProtocolVersion.V311,
-            keepalive=KEEPALIVE_SECONDS,
-            timeout=CONNECT_SECONDS,
-            tls_context=self._tls,
-            logger=_paho_log,
-            max_inflight_messages=MAX_PUBLISHES,
-        )
-        inner = _paho(client)
-        inner.manual_ack_set(True)
-        inner.on_connect = partial(self._on_connack, cast("Callable[..., None]", inner.on_connect))
-        return client
-
-    def _on_connack(
-        self, proceed: Callable[..., None], client: PahoClient, userdata: object, flags: ConnectFlags, *said: object
-    ) -> None:
-        if flags.session_present:
-            self._drop_what_comes_again()
-        proceed(client, userdata, flags, *said)
+            paho(client).disconnect()
 
     def _drop_what_comes_again(self) -> None:
         """Drop the QoS 1 messages nobody has taken yet: the broker that resumes their session sends them again.

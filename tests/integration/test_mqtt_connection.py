@@ -11,7 +11,8 @@ import aiomqtt
 import pytest
 
 from facewire.errors import QueueError
-from facewire.mqtt import MqttConnection, Received, _paho
+from facewire.mqtt import MqttConnection, Received
+from facewire.mqtt_client import paho
 from facewire.settings import MqttSettings
 from facewire_detector.topics import FRAMES_TOPIC
 from mqtt_brokers import KINDS, Kind, free_port, running_broker, running_mosquitto, until
@@ -128,7 +129,7 @@ async def test_300_frames_arrive_though_the_consumer_is_cut_off(kind: Kind, tmp_
             await until(lambda cut_at=cut_at: len(seen) >= cut_at)  # type: ignore[misc]
             session = frames._session
             if session is not None:
-                inner = _paho(session.client).socket()
+                inner = paho(session.client).socket()
                 assert isinstance(inner, socket.socket)
                 inner.shutdown(socket.SHUT_RDWR)
             await until(lambda: not frames.connected)
@@ -195,7 +196,7 @@ async def test_acknowledgements_out_of_order_would_be_a_disconnect(tmp_path: Pat
     """The reason for the ordered acknowledger: should rumqttd change, this tells."""
     async with asyncio.timeout(20), running_broker("embedded", tmp_path) as broker:
         client = aiomqtt.Client("127.0.0.1", broker.settings.mqtt_port, identifier="detector", clean_session=False)
-        _paho(client).manual_ack_set(True)
+        paho(client).manual_ack_set(True)
         async with OPEN(broker.settings) as camera, client:
             await client.subscribe(FRAMES_TOPIC, qos=1)
             await camera.wait_connected()
@@ -203,7 +204,7 @@ async def test_acknowledgements_out_of_order_would_be_a_disconnect(tmp_path: Pat
                 await camera.publish("clients/door", numbered(number))
             messages = aiter(client.messages)
             arrived = [await anext(messages) for _ in range(3)]
-            _paho(client).ack(arrived[1].mid, 1)
+            paho(client).ack(arrived[1].mid, 1)
             with pytest.raises(aiomqtt.MqttError):
                 await anext(messages)
 

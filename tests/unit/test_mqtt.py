@@ -13,7 +13,8 @@ from paho.mqtt.client import Client as PahoClient
 
 from facewire.acknowledger import OrderedAcknowledger
 from facewire.errors import QueueError, SettingsError
-from facewire.mqtt import MqttConnection, _paho
+from facewire.mqtt import MqttConnection
+from facewire.mqtt_client import paho
 from facewire.settings import MqttSettings
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -68,7 +69,7 @@ def test_nothing_is_acknowledged_on_another_connection() -> None:
 
 async def test_the_private_way_to_manual_acknowledgement_is_still_there() -> None:
     assert importlib.metadata.version("aiomqtt") == "2.5.1"
-    inner = _paho(aiomqtt.Client("127.0.0.1", identifier="x"))
+    inner = paho(aiomqtt.Client("127.0.0.1", identifier="x"))
     assert isinstance(inner, PahoClient)
     assert inner._manual_ack is False
     inner.manual_ack_set(True)
@@ -150,7 +151,7 @@ async def test_what_nobody_took_waits_once_though_the_connection_was_lost(
         await _until(lambda: connection._arrived.qsize() == 3)
         first = connection._session
         assert first is not None
-        inner = _paho(first.client).socket()
+        inner = paho(first.client).socket()
         assert isinstance(inner, socket.socket)
         inner.shutdown(socket.SHUT_RDWR)
         await _until(lambda: connection.connected and connection._session is not first)
