@@ -134,7 +134,10 @@ def send(  # noqa: PLR0913, PLR0917 - one parameter an option
     over_mqtt: Annotated[
         bool, typer.Option("--mqtt/--http", help="Publish as a camera does, or call the HTTP API.")
     ] = False,
-    camera: Annotated[str, typer.Option(help="Name of the camera that the pictures are said to come from.")] = "send",
+    camera: Annotated[
+        str | None,
+        typer.Option(show_default="the bundle's, else send", help="Camera that the pictures are said to come from."),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the answers and print them.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")] = False,
@@ -144,25 +147,31 @@ def send(  # noqa: PLR0913, PLR0917 - one parameter an option
         str | None, typer.Option(show_default="127.0.0.1", help="Host of the MQTT broker (with --mqtt).")
     ] = None,
     mqtt_port: Annotated[
-        int | None, typer.Option(show_default="1883", help="Port of the MQTT broker (with --mqtt).")
+        int | None,
+        typer.Option(show_default="1883, 8883 with a bundle", help="Port of the MQTT broker (with --mqtt)."),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="A device's file from `facewire certs device`: MQTT over TLS (with --mqtt).")
     ] = None,
 ) -> None:
     """Send pictures to a running Facewire and print the answers.
 
     With --mqtt they go out on clients/CAMERA and the answers are read from clients/CAMERA/results, just as a camera
-    does it; user, password and certificates come from FACEWIRE_MQTT_USERNAME, _PASSWORD, _CA_FILE and so on.
+    does it; user, password and certificates in files of their own come from FACEWIRE_MQTT_USERNAME, _PASSWORD,
+    _CA_FILE, _CERT_FILE and _KEY_FILE.
     """
-    from facewire.settings import MqttSettings
+    from facewire_standalone.mqtt_options import camera_name, camera_settings
     from facewire_standalone.send import Sending, send_over_http, send_over_mqtt
 
     _log_warnings()
     complain = partial(typer.echo, err=True)
     sending = Sending(wait=wait, seconds=timeout, as_json=as_json, write=typer.echo, complain=complain)
+    name = camera_name(camera, bundle) or "send"
     if over_mqtt:
-        settings = MqttSettings.read(mqtt_host=mqtt_host, mqtt_port=mqtt_port)
-        fine = asyncio.run(send_over_mqtt(pictures, sending, settings=settings, camera=camera))
+        settings = camera_settings(mqtt_host, mqtt_port, bundle)
+        fine = asyncio.run(send_over_mqtt(pictures, sending, settings=settings, camera=name))
     else:
-        fine = asyncio.run(send_over_http(pictures, sending, url=url, key=key, camera=camera))
+        fine = asyncio.run(send_over_http(pictures, sending, url=url, key=key, camera=name))
     raise typer.Exit(0 if fine else 1)
 
 
