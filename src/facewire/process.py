@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from facewire.allocator import keep_memory_level
 from facewire.errors import FacewireError
 from facewire.exits import leaves, tell
 from facewire.logs import configure_logging
@@ -20,6 +21,7 @@ def run_service(settings_class: type[S], service: Callable[[S, asyncio.Event], C
     `service` gets the event that SIGTERM or SIGINT sets and returns once it has stopped. What goes wrong in a named way
     becomes one line on standard error and the exit code; any other error is a fault and leaves its traceback.
     """
+    keep_memory_level()
     try:
         asyncio.run(_until_signalled(settings_class.read(), service))
     except* FacewireError as group:

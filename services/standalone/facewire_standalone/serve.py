@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from facewire.allocator import keep_memory_level
 from facewire.logs import configure_logging
 from facewire.shutdown import stop_on_signals
 from facewire_gateway.connections import raise_open_files_limit
@@ -12,6 +13,7 @@ from facewire_standalone.system import running_system
 async def serve(settings: StandaloneSettings, write: Callable[[str], None]) -> None:
     """Run the system until SIGTERM or SIGINT; once it is ready, `write` one line per address."""
     configure_logging(settings.log_level, settings.log_format)
+    keep_memory_level()
     raise_open_files_limit()
     async with stop_on_signals() as stop, running_system(settings) as system:
         write(f"HTTP API     {system.http_url}")
