@@ -1,16 +1,21 @@
 """The brokers of the containers, from the project's own mosquitto/*.conf, as child processes of a test."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from facewire.certificate_folders import open_authority, prepare, write_private
+from facewire.mqtt import MqttConnection
 from facewire.settings import MqttSettings
 from mqtt_brokers import MOSQUITTO, RunningMosquitto, free_port
 
+OPEN = MqttConnection.open
+SHARED = ["$share/detectors/clients/+", "$share/detectors/uploads/+", "$share/detectors/enroll/+"]
+ANSWERS = ["clients/+/results", "uploads/+/results"]
 CONFIG = Path(__file__).resolve().parents[1] / "mosquitto"
 SERVICES_PORT, DEVICES_PORT, DEV_PORT = 8883, 8884, 1883
 
@@ -100,3 +105,38 @@ class Installation:
         # Started by root, mosquitto becomes a user that cannot read the test's folder.
         config.write_text(f"user root\n{text}" if os.getuid() == 0 else text)
         return config
+
+
+async def connected(*connections: MqttConnection) -> None:
+    async with asyncio.timeout(20):
+        for connection in connections:
+            await connection.wait_connected()
+
+
+async def received(connection: MqttConnection, until_payload: bytes) -> list[str]:
+    """Acknowledge what comes until the marker is there; return the topics of everything before it."""
+    topics: list[str] = []
+    async with asyncio.timeout(20):
+        async for message in connection.messages():
+            message.acknowledge()
+            if message.payload == until_payload:
+                return topics
+            topics.append(message.topic)
+    raise AssertionError
+
+
+async def payloads(connection: MqttConnection, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    async with asyncio.timeout(20):
+        async for message in connection.messages():
+            message.acknowledge()
+            found.append(message.payload)
+            if len(found) == count:
+                return found
+    raise AssertionError
+
+
+async def publish_all(connection: MqttConnection, topic: str, bodies: Iterable[bytes]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for body in bodies:
+            group.create_task(connection.publish(topic, body), name="publish")

@@ -1,77 +1,23 @@
-"""The broker of the containers with its own configuration: who may do what, and what outlives it."""
+"""The broker of the containers with its own configuration: who may do what, and who is refused."""
 
 import asyncio
 import shutil
 import ssl
-from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import aiomqtt
 import pytest
 import structlog
 
 from facewire.certificate_folders import open_authority, write_private
 from facewire.certificates import Authority, new_key
 from facewire.errors import QueueError
-from facewire.mqtt import MqttConnection
 from facewire.settings import MqttSettings
-from mosquitto_tls import Installation
-from mqtt_brokers import RunningMosquitto, until
-
-OPEN = MqttConnection.open
-SHARED = ["$share/detectors/clients/+", "$share/detectors/uploads/+", "$share/detectors/enroll/+"]
-ANSWERS = ["clients/+/results", "uploads/+/results"]
-MIB = 1024 * 1024
+from mosquitto_tls import ANSWERS, OPEN, SHARED, Installation, connected, payloads, publish_all, received
+from mqtt_brokers import until
 
 
-@pytest.fixture
-def installation(tmp_path: Path) -> Installation:
-    return Installation(tmp_path)
-
-
-@pytest.fixture
-async def broker(installation: Installation) -> AsyncIterator[RunningMosquitto]:
-    async with installation.broker() as running:
-        yield running
-
-
-async def connected(*connections: MqttConnection) -> None:
-    async with asyncio.timeout(20):
-        for connection in connections:
-            await connection.wait_connected()
-
-
-async def received(connection: MqttConnection, until_payload: bytes) -> list[str]:
-    """Acknowledge what comes until the marker is there; return the topics of everything before it."""
-    topics: list[str] = []
-    async with asyncio.timeout(20):
-        async for message in connection.messages():
-            message.acknowledge()
-            if message.payload == until_payload:
-                return topics
-            topics.append(message.topic)
-    raise AssertionError
-
-
-async def payloads(connection: MqttConnection, count: int) -> list[bytes]:
-    found: list[bytes] = []
-    async with asyncio.timeout(20):
-        async for message in connection.messages():
-            message.acknowledge()
-            found.append(message.payload)
-            if len(found) == count:
-                return found
-    raise AssertionError
-
-
-async def publish_all(connection: MqttConnection, topic: str, bodies: Iterable[bytes]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for body in bodies:
-            group.create_task(connection.publish(topic, body), name="publish")
-
-
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_a_frame_goes_to_the_detector_and_its_answer_comes_back(installation: Installation) -> None:
     camera, name = installation.device("Haustür 1"), "Haustür 1"
     async with (
@@ -87,7 +33,7 @@ async def test_a_frame_goes_to_the_detector_and_its_answer_comes_back(installati
         assert await payloads(gateway, 1) == [b"answer"], "other replicas are told as well"
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_uploads_and_enrolments_go_from_the_gateway_to_the_detector_and_back(installation: Installation) -> None:
     async with (
         OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED) as detector,
@@ -100,7 +46,7 @@ async def test_uploads_and_enrolments_go_from_the_gateway_to_the_detector_and_ba
         assert await payloads(gateway, 1) == [b"uploads/1/results"]
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_a_device_publishes_to_no_topic_but_its_own(installation: Installation) -> None:
     """MQTT 3.1.1 acknowledges what it refuses: the proof is that only the marker arrives."""
     forbidden = ["clients/door", "clients/door/results", "clients/eve/results", "clients/eve/more", "clients", "eve"]
@@ -122,7 +68,7 @@ async def test_a_device_publishes_to_no_topic_but_its_own(installation: Installa
         assert await received(health, b"ok") == []
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_a_device_receives_nothing_but_its_own_answers(installation: Installation) -> None:
     everything = ["#", "clients/+", "clients/+/results", "clients/door/results", "enroll/+", "uploads/#", "health"]
     everything += ["$share/detectors/clients/+", "$share/x/#", "$SYS/#"]
@@ -139,7 +85,7 @@ async def test_a_device_receives_nothing_but_its_own_answers(installation: Insta
         assert await received(eve, b"own") == []
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 @pytest.mark.parametrize("role", ["detector", "gateway", "dev"])
 async def test_a_service_has_only_its_own_part(installation: Installation, role: str) -> None:
     own = {
@@ -163,7 +109,7 @@ async def test_a_service_has_only_its_own_part(installation: Installation, role:
     assert arrived == own
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_detectors_share_the_frames_and_no_device_can_join_them(installation: Installation) -> None:
     """A share that is dealt to a device would be lost, since the device may not have it."""
     detector = installation.service("detector")
@@ -179,7 +125,7 @@ async def test_detectors_share_the_frames_and_no_device_can_join_them(installati
     assert sorted(int(body) for share in dealt for body in share) == list(range(40))
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_a_device_cannot_take_over_the_session_of_a_detector(installation: Installation) -> None:
     detector = installation.service("detector")
     async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as one:
@@ -223,7 +169,7 @@ async def refusal(settings: MqttSettings) -> str:
 
 # paho leaves the socket of a handshake that failed to the garbage collector.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_without_a_good_certificate_nobody_gets_in_and_the_log_says_why(
     installation: Installation, tmp_path: Path
 ) -> None:
@@ -233,7 +179,7 @@ async def test_without_a_good_certificate_nobody_gets_in_and_the_log_says_why(
         await connected(connection)
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_plain_tcp_and_old_tls_are_refused(installation: Installation) -> None:
     settings = installation.device("door")
     await refusal(MqttSettings.read(mqtt_port=settings.mqtt_port))
@@ -245,120 +191,7 @@ async def test_plain_tcp_and_old_tls_are_refused(installation: Installation) -> 
         await asyncio.open_connection("127.0.0.1", settings.mqtt_port, ssl=context)
 
 
-async def test_what_was_acknowledged_outlives_a_kill_and_connections_come_back(
-    installation: Installation, broker: RunningMosquitto
-) -> None:
-    detector = installation.service("detector")
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
-    async with OPEN(installation.device("door")) as door:
-        await connected(door)
-        await publish_all(door, "clients/door", (b"frame-%d" % number for number in range(30)))
-        # The acknowledgement leaves first, then the database is written.
-        await until(lambda: b"frame-29" in installation.database.read_bytes())
-        await broker.kill()
-        await until(lambda: not door.connected)
-        await broker.bring_back()
-        await connected(door)
-        async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
-            assert sorted(await payloads(back, 30)) == sorted(b"frame-%d" % number for number in range(30))
-            await door.publish("clients/door", b"after")
-            assert await payloads(back, 1) == [b"after"]
-
-
-@pytest.mark.usefixtures("broker")
-async def test_more_than_the_usual_thousand_frames_wait(installation: Installation) -> None:
-    detector = installation.service("detector")
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
-    async with OPEN(installation.device("door")) as door:
-        await connected(door)
-        await publish_all(door, "clients/door", (b"%d" % number for number in range(1100)))
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
-        assert sorted(map(int, await payloads(back, 1100))) == list(range(1100))
-
-
-@pytest.mark.usefixtures("broker")
-async def test_no_more_than_64_mib_wait(installation: Installation) -> None:
-    detector = installation.service("detector")
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
-    async with OPEN(installation.device("door")) as door:
-        await connected(door)
-        for _ in range(6):
-            await door.publish("clients/door", bytes(15 * MIB))
-        async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
-            assert [len(body) for body in await payloads(back, 5)] == [15 * MIB] * 5, "the last may exceed the bound"
-            await door.publish("clients/door", b"end")
-            assert await received(back, b"end") == [], "the 6th is dropped"
-
-
-@pytest.mark.usefixtures("broker")
-async def test_a_frame_of_16_mib_passes_and_a_larger_one_ends_the_connection(installation: Installation) -> None:
-    async with (
-        OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED) as detector,
-        OPEN(installation.device("door")) as door,
-    ):
-        await connected(detector, door)
-        await door.publish("clients/door", bytes(16 * MIB))
-        assert [len(body) for body in await payloads(detector, 1)] == [16 * MIB]
-        with pytest.raises(QueueError, match="mqtt_publish"):
-            await door.publish("clients/door", bytes(16 * MIB + 128 * 1024))
-        await connected(door)
-        await door.publish("clients/door", b"small")
-        assert await payloads(detector, 1) == [b"small"]
-
-
-@pytest.mark.usefixtures("broker")
-async def test_a_picture_is_not_retained(installation: Installation) -> None:
-    settings = installation.device("door")
-    context = ssl.create_default_context(cafile=settings.mqtt_ca_file)
-    context.load_cert_chain(str(settings.mqtt_cert_file))
-    async with OPEN(installation.device("other")) as other:
-        client = aiomqtt.Client("127.0.0.1", settings.mqtt_port, tls_context=context, timeout=1)
-        with pytest.raises(aiomqtt.MqttError):
-            async with client:
-                await client.publish("clients/door", b"picture", qos=1, retain=True)
-        async with OPEN(installation.service("detector"), subscriptions=["clients/+"]) as detector:
-            await connected(other, detector)
-            await other.publish("clients/other", b"end")
-            assert await received(detector, b"end") == []
-
-
-@pytest.mark.usefixtures("broker")
-async def test_cameras_without_certificates_go_over_the_dev_broker(installation: Installation) -> None:
-    async with (
-        installation.dev_broker(),
-        OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED) as detector,
-        OPEN(installation.service("gateway")) as gateway,
-        OPEN(installation.anonymous(), subscriptions=["clients/porch/results", "clients/+", "#"]) as porch,
-    ):
-        await connected(detector, gateway, porch)
-        for topic in ("enroll/1", "uploads/1", "uploads/1/results", "clients/porch/results"):
-            await porch.publish(topic, b"forged")
-        await porch.publish("clients/porch", b"frame")
-        assert await received(detector, b"frame") == []
-        await gateway.publish("clients/porch/results", b"answer")
-        assert await received(porch, b"answer") == []
-
-
-async def test_the_dev_broker_waits_for_the_other_one(installation: Installation, broker: RunningMosquitto) -> None:
-    async with (
-        installation.dev_broker(),
-        OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED) as detector,
-        OPEN(installation.anonymous()) as porch,
-    ):
-        await connected(detector, porch)
-        await porch.publish("clients/porch", b"before")
-        assert await payloads(detector, 1) == [b"before"]
-        await broker.kill()
-        await porch.publish("clients/porch", b"meanwhile")
-        await broker.bring_back()
-        # What the detector acknowledged just before the kill may come again.
-        await received(detector, b"meanwhile")
-
-
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("mosquitto")
 async def test_the_health_check_passes(installation: Installation) -> None:
     program = shutil.which("mosquitto_rr")
     if program is None:

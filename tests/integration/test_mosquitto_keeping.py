@@ -1,0 +1,92 @@
+"""What the broker of the containers keeps, for whom, and how much of it."""
+
+import ssl
+
+import aiomqtt
+import pytest
+
+from facewire.errors import QueueError
+from mosquitto_tls import OPEN, SHARED, Installation, connected, payloads, publish_all, received
+from mqtt_brokers import RunningMosquitto, until
+
+MIB = 1024 * 1024
+
+
+async def test_what_was_acknowledged_outlives_a_kill_and_connections_come_back(
+    installation: Installation, mosquitto: RunningMosquitto
+) -> None:
+    detector = installation.service("detector")
+    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
+        await connected(away)
+    async with OPEN(installation.device("door")) as door:
+        await connected(door)
+        await publish_all(door, "clients/door", (b"frame-%d" % number for number in range(30)))
+        # The acknowledgement leaves first, then the database is written.
+        await until(lambda: b"frame-29" in installation.database.read_bytes())
+        await mosquitto.kill()
+        await until(lambda: not door.connected)
+        await mosquitto.bring_back()
+        await connected(door)
+        async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
+            assert sorted(await payloads(back, 30)) == sorted(b"frame-%d" % number for number in range(30))
+            await door.publish("clients/door", b"after")
+            assert await payloads(back, 1) == [b"after"]
+
+
+@pytest.mark.usefixtures("mosquitto")
+async def test_more_than_the_usual_thousand_frames_wait(installation: Installation) -> None:
+    detector = installation.service("detector")
+    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
+        await connected(away)
+    async with OPEN(installation.device("door")) as door:
+        await connected(door)
+        await publish_all(door, "clients/door", (b"%d" % number for number in range(1100)))
+    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
+        assert sorted(map(int, await payloads(back, 1100))) == list(range(1100))
+
+
+@pytest.mark.usefixtures("mosquitto")
+async def test_no_more_than_64_mib_wait(installation: Installation) -> None:
+    detector = installation.service("detector")
+    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
+        await connected(away)
+    async with OPEN(installation.device("door")) as door:
+        await connected(door)
+        for _ in range(6):
+            await door.publish("clients/door", bytes(15 * MIB))
+        async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
+            assert [len(body) for body in await payloads(back, 5)] == [15 * MIB] * 5, "the last may exceed the bound"
+            await door.publish("clients/door", b"end")
+            assert await received(back, b"end") == [], "the 6th is dropped"
+
+
+@pytest.mark.usefixtures("mosquitto")
+async def test_a_frame_of_16_mib_passes_and_a_larger_one_ends_the_connection(installation: Installation) -> None:
+    async with (
+        OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED) as detector,
+        OPEN(installation.device("door")) as door,
+    ):
+        await connected(detector, door)
+        await door.publish("clients/door", bytes(16 * MIB))
+        assert [len(body) for body in await payloads(detector, 1)] == [16 * MIB]
+        with pytest.raises(QueueError, match="mqtt_publish"):
+            await door.publish("clients/door", bytes(16 * MIB + 128 * 1024))
+        await connected(door)
+        await door.publish("clients/door", b"small")
+        assert await payloads(detector, 1) == [b"small"]
+
+
+@pytest.mark.usefixtures("mosquitto")
+async def test_a_picture_is_not_retained(installation: Installation) -> None:
+    settings = installation.device("door")
+    context = ssl.create_default_context(cafile=settings.mqtt_ca_file)
+    context.load_cert_chain(str(settings.mqtt_cert_file))
+    async with OPEN(installation.device("other")) as other:
+        client = aiomqtt.Client("127.0.0.1", settings.mqtt_port, tls_context=context, timeout=1)
+        with pytest.raises(aiomqtt.MqttError):
+            async with client:
+                await client.publish("clients/door", b"picture", qos=1, retain=True)
+        async with OPEN(installation.service("detector"), subscriptions=["clients/+"]) as detector:
+            await connected(other, detector)
+            await other.publish("clients/other", b"end")
+            assert await received(detector, b"end") == []
