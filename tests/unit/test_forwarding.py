@@ -1,0 +1,124 @@
+"""Answers that leave this machine: in any order of outages, none is lost, none counts as poison for it."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+import pytest
+
+from facewire import forwarding
+from facewire.errors import IntakeError
+from facewire.forwarding import forward_answers, forward_dead_letters
+from facewire.messages import DetectedFaces, Frame, RecognizedFaces, failed
+from facewire.queues import Lease
+from pipeline_fakes import MemoryQueue
+
+FRAME = Frame.of(b"\xff\xd8\xff picture", request_id="r1", camera="door")
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(forwarding, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(forwarding, "_WAIT_SECONDS", 0.05)
+
+
+def answer(request_id: str) -> bytes:
+    frame = FRAME.model_copy(update={"request_id": request_id})
+    return failed(frame, IntakeError("skipped", "the inbox is full"), source="edge").to_bytes()
+
+
+async def to_the_end(forward: Awaitable[None]) -> None:
+    async with asyncio.timeout(5):
+        await forward
+
+
+def stopped() -> asyncio.Event:
+    stop = asyncio.Event()
+    stop.set()
+    return stop
+
+
+async def test_everything_that_waits_is_sent_before_the_end() -> None:
+    bodies = [answer(f"r{number}") for number in range(25)]
+    answers, responses = MemoryQueue(*bodies), MemoryQueue()
+    await to_the_end(forward_answers(answers, responses, stopped()))
+    assert responses.bodies == bodies
+    assert answers.bodies == []
+
+
+async def test_what_comes_later_is_sent_too() -> None:
+    answers, responses, stop = MemoryQueue(), MemoryQueue(), asyncio.Event()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(forward_answers(answers, responses, stop))
+        await answers.send([answer("r1")])
+        assert await responses.receive(1, wait=5)
+        stop.set()
+
+
+async def test_an_outage_costs_no_receive() -> None:
+    class Counting(MemoryQueue):
+        most = 0
+
+        async def acknowledge(self, leases: Sequence[Lease]) -> None:
+            self.most = max(lease.receives for lease in leases)
+            await super().acknowledge(leases)
+
+    answers, responses, stop = Counting(answer("r1")), MemoryQueue(), asyncio.Event()
+    responses.failures["send"] = 20
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(forward_answers(answers, responses, stop))
+        (lease,) = await responses.receive(1, wait=5)
+        stop.set()
+    assert RecognizedFaces.from_bytes(lease.body).request_id == "r1"
+    assert answers.most == 1
+    assert answers.count("give_back") == 20
+    assert answers.bodies == []
+
+
+async def test_what_cannot_be_sent_at_the_stop_stays_and_is_lent_to_nobody() -> None:
+    answers, responses = MemoryQueue(answer("r1")), MemoryQueue()
+    responses.failures["send"] = 1000
+    await to_the_end(forward_answers(answers, responses, stopped()))
+    assert len(answers.bodies) == 1
+    assert answers.leased == []
+    assert answers.receives == [0]
+
+
+async def test_a_frame_that_was_given_up_is_answered() -> None:
+    dead, responses = MemoryQueue(FRAME.to_bytes(), b"nonsense", answer("r2")), MemoryQueue()
+    await to_the_end(forward_dead_letters(dead, responses, stopped(), source="edge"))
+    given_up, as_it_was = (RecognizedFaces.from_bytes(body) for body in responses.bodies)
+    assert (given_up.request_id, given_up.camera, given_up.source) == ("r1", "door", "edge")
+    assert given_up.content_sha256 == FRAME.content_sha256
+    assert given_up.error is not None
+    assert (given_up.error.stage, given_up.error.code) == ("queue", "dead_letter")
+    assert as_it_was.error is not None
+    assert (as_it_was.request_id, as_it_was.error.code) == ("r2", "skipped")
+    assert dead.bodies == []
+
+
+async def test_messages_of_any_stage_are_answered_when_given_up() -> None:
+    dead, responses = MemoryQueue(DetectedFaces(request_id="r3").to_bytes()), MemoryQueue()
+    await to_the_end(forward_dead_letters(dead, responses, stopped(), source="edge"))
+    (body,) = responses.bodies
+    assert RecognizedFaces.from_bytes(body).request_id == "r3"
+
+
+async def test_a_batch_under_way_is_settled_though_the_forwarding_is_cancelled() -> None:
+    sending, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryQueue):
+        async def send(self, bodies: Sequence[bytes]) -> None:
+            sending.set()
+            await go_on.wait()
+            await super().send(bodies)
+
+    answers, responses = MemoryQueue(answer("r1")), Slow()
+    async with asyncio.timeout(5):
+        task = asyncio.create_task(forward_answers(answers, responses, asyncio.Event()))
+        await sending.wait()
+        task.cancel()
+        go_on.set()
+        await asyncio.wait({task})
+    assert len(responses.bodies) == 1
+    assert answers.bodies == []
