@@ -14,6 +14,11 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def rows(area: AreaImage, height: int, width: int, first: int, last: int) -> NDArray[np.float32]:
+    (whole,) = area.rows(height, width, first, last)
+    return whole
+
+
 def resampled(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     """Return adaptive average pooling written down as its definition: (3, height, width)."""
     result = np.empty((3, height, width))
@@ -34,24 +39,35 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 @given(sizes, sizes)
 def test_rows_are_means_over_windows(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     image = noise(*size)
-    rows = AreaImage(image).rows(*wanted, 0, wanted[0])
-    assert rows.shape == (1, 3, *wanted)
-    assert rows.dtype == np.float32
-    assert rows.flags.c_contiguous
-    np.testing.assert_allclose(rows[0], resampled(image, *wanted), atol=1e-3)
+    whole = rows(AreaImage(image), *wanted, 0, wanted[0])
+    assert whole.shape == (1, 3, *wanted)
+    assert whole.dtype == np.float32
+    assert whole.flags.c_contiguous
+    np.testing.assert_allclose(whole[0], resampled(image, *wanted), atol=1e-3)
 
 
 @pytest.mark.parametrize("wanted", [(50, 60), (21, 33), (9, 12)])
 def test_strips_join_to_the_whole(wanted: tuple[int, int]) -> None:
     image = AreaImage(noise(100, 130))
-    whole = image.rows(*wanted, 0, wanted[0])
-    parts = [image.rows(*wanted, first, min(first + 4, wanted[0])) for first in range(0, wanted[0], 4)]
+    whole = rows(image, *wanted, 0, wanted[0])
+    parts = [rows(image, *wanted, first, min(first + 4, wanted[0])) for first in range(0, wanted[0], 4)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=2), whole)
+
+
+@pytest.mark.parametrize("wanted", [(50, 60), (4, 6)])
+def test_pieces_are_columns_of_the_rows(wanted: tuple[int, int]) -> None:
+    image = AreaImage(noise(100, 130))
+    whole = rows(image, *wanted, 1, 4)
+    pieces = [slice(0, 3), slice(2, 5), slice(5, wanted[1])]
+    found = list(image.rows(*wanted, 1, 4, pieces))
+    assert all(piece.flags.c_contiguous for piece in found)
+    for piece, columns in zip(found, pieces, strict=True):
+        np.testing.assert_array_equal(piece, whole[..., columns])
 
 
 def test_it_is_not_opencvs_area() -> None:
     image = noise(30, 30)
-    ours = AreaImage(image).rows(18, 18, 0, 18)[0].transpose(1, 2, 0)
+    ours = rows(AreaImage(image), 18, 18, 0, 18)[0].transpose(1, 2, 0)
     assert np.abs(ours - cv2.resize(image, (18, 18), interpolation=cv2.INTER_AREA)).max() > 5
 
 
@@ -70,7 +86,7 @@ def test_crops_are_resampled_parts(width: int, height: int, left: int, top: int,
 def test_sums_beyond_31_bits_are_right() -> None:
     image = np.full((3000, 3000, 3), 255, np.uint8)
     area = AreaImage(image)
-    assert (area.rows(300, 300, 290, 300) == 255).all()
+    assert (rows(area, 300, 300, 290, 300) == 255).all()
     assert (area.crops(np.array([[2000, 2000, 3000, 3000]]), 24) == 255).all()
 
 

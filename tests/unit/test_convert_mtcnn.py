@@ -94,10 +94,16 @@ def test_the_fast_form_computes_the_same(
 ) -> None:
     state = random_state(net)
     pixels = np.random.default_rng(3).integers(0, 256, (3, 3, *size)).astype(np.float32)
-    fast = open_session(build(state).model().SerializeToString()).run(None, {"input": pixels})
+    (fast,) = open_session(build(state).model().SerializeToString()).run(None, {"input": pixels})
     model = plain(net, state, pools).model().SerializeToString()
     logits, *others = open_session(model).run(None, {"input": (pixels - 127.5) / 128})
     face = logits[:, 1:] - logits[:, :1]
-    expected = [np.concatenate([face, *others], axis=1)] if net == "pnet" else [1 / (1 + np.exp(-face)), *others]
-    for ours, theirs in zip(fast, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-4)
+    np.testing.assert_allclose(fast, np.concatenate([face, *others], axis=1), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("net", "build"), [("pnet", build_pnet), ("rnet", build_rnet), ("onet", build_onet)])
+def test_a_slope_above_one_behind_a_later_layer_is_refused(net: str, build: Callable[[State], GraphBuilder]) -> None:
+    state = random_state(net)
+    state["prelu3.weight"][0] = 1.1
+    with pytest.raises(ValueError, match="slope"):
+        build(state)

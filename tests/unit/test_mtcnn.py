@@ -1,6 +1,7 @@
 """The cascade: options, odd sizes, threads; and its steps over networks made up for the purpose."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,32 +41,33 @@ def same(one: Detections, other: Detections) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-def silent_pnet(x: Array) -> Sequence[Array]:
+def silent_pnet(x: Array) -> Array:
     """Give the map that P-Net would, without a candidate."""
     rows, columns = (-(-(side - 2) // 2) - 4 for side in x.shape[2:])
-    return [np.full((1, 5, rows, columns), -9, np.float32)]
+    return np.full((1, 5, rows, columns), -9, np.float32)
 
 
-def one_cell_pnet(x: Array) -> Sequence[Array]:
-    """Give one candidate, in the first cell of every strip."""
-    (found,) = silent_pnet(x)
+def one_cell_pnet(x: Array) -> Array:
+    """Give one candidate, in the first cell of every piece."""
+    found = silent_pnet(x)
     found[0, 0, 0, 0] = 9
     found[0, 1:, 0, 0] = 0
-    return [found]
+    return found
 
 
-def refuse(_: Array) -> Sequence[Array]:
+def refuse(_: Array) -> Array:
     message = "this network has nothing to do here"
     raise AssertionError(message)
 
 
 def rnet(probability: float) -> Net:
-    return lambda x: [np.full((len(x), 1), probability, np.float32), np.zeros((len(x), 4), np.float32)]
+    face = [math.log(probability / (1 - probability)), 0, 0, 0, 0]
+    return lambda x: np.tile(np.array(face, np.float32), (len(x), 1))
 
 
 def onet(probability: float) -> Net:
     landmarks = np.array([0.3, 0.7, 0.5, 0.4, 0.6, 0.4, 0.4, 0.6, 0.8, 0.8], np.float32)
-    return lambda x: [*rnet(probability)(x), np.tile(landmarks, (len(x), 1))]
+    return lambda x: np.concatenate([rnet(probability)(x), np.tile(landmarks, (len(x), 1))], axis=1)
 
 
 @pytest.mark.parametrize(

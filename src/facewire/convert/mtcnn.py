@@ -1,18 +1,21 @@
 """The three networks of MTCNN as ONNX graphs, from the weights of facenet-pytorch, in the form that runs fastest.
 
 Networks: Zhang et al., "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks", 2016;
-weights: `facenet_pytorch/data/{p,r,o}net.pt` (MIT). Four rewrites keep the numbers (to float32 rounding) and save time:
+weights: `facenet_pytorch/data/{p,r,o}net.pt` (MIT). Each network has one output, the face's logit (the softmax over no
+face, face is the logistic function of their difference) and behind it the regressions. Rewrites keep the numbers (to
+float32 rounding) and save time:
 
 - The input is RGB in 0..255; the normalisation (x - 127.5) / 128 is folded into the first convolution.
 - PReLU becomes depthwise 1x1 convolutions and Relu: ONNX Runtime's PRelu kernel leaves the blocked channel layout and
-  took half of P-Net's time. Channels are padded to a multiple of 16 for the same layout.
+  took half of P-Net's time. Channels are padded to a multiple of 16 for the same layout; fewer than 16 go into a
+  convolution as they are, which then reads the plain layout and does not multiply by padding.
+- PReLU with a slope a > 1 before a pooling: the channel is there twice, as y and as Relu(y), since
+  PReLU(y) = a * y + (1 - a) * Relu(y), and the next layer adds the two.
 - P-Net's first PReLU comes after the pooling behind it, on a quarter of the cells: the largest PReLU in a window is
   that of its maximum where the slope a >= 0, and the larger of its maximum and -a times the maximum of -y where a < 0.
-- PReLU after a dense layer: the layer is doubled to [W; -W] with Relu, and the next layer takes the slopes in.
-- The softmax over (no face, face) is the logistic function of their difference.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,31 +46,49 @@ def build_pnet(state: State) -> GraphBuilder:
 
 
 def build_rnet(state: State) -> GraphBuilder:
-    """Return R-Net: `input` (n, 3, 24, 24) to `probability` (n, 1) and `regression` (n, 4)."""
+    """Return R-Net: `input` (n, 3, 24, 24) to `faces` (n, 5), the face's logit and four box regressions."""
     graph = GraphBuilder("rnet")
     x = graph.input("input", ["n", 3, 24, 24])
+    state = _without_steep_slopes(state)
     x = _pool(graph, _first_layer(graph, x, state), 3)
     x = _pool(graph, _layer(graph, x, state, 2), 3)
     x = _layer(graph, x, state, 3)
     x = _dense_layer(graph, x, state, 4, channels=64)
-    _heads(graph, x, state, 4, {"5_1": "probability", "5_2": "regression"})
+    _heads(graph, x, state, ["5_1", "5_2"])
     return graph
 
 
 def build_onet(state: State) -> GraphBuilder:
-    """Return O-Net: `input` (n, 3, 48, 48) to `probability` (n, 1), `regression` (n, 4), `landmarks` (n, 10).
+    """Return O-Net: `input` (n, 3, 48, 48) to `faces` (n, 15), logit, four box regressions, landmarks.
 
-    The ten numbers are five x, then five y, as fractions of the box.
+    The landmarks are five x, then five y, as fractions of the box.
     """
     graph = GraphBuilder("onet")
     x = graph.input("input", ["n", 3, 48, 48])
+    state = _without_steep_slopes(state)
     x = _pool(graph, _first_layer(graph, x, state), 3)
     x = _pool(graph, _layer(graph, x, state, 2), 3)
     x = _pool(graph, _layer(graph, x, state, 3), 2)
     x = _layer(graph, x, state, 4)
     x = _dense_layer(graph, x, state, 5, channels=128)
-    _heads(graph, x, state, 5, {"6_1": "probability", "6_2": "regression", "6_3": "landmarks"})
+    _heads(graph, x, state, ["6_1", "6_2", "6_3"])
     return graph
+
+
+def _without_steep_slopes(state: State) -> State:
+    """Return the network with every channel of slope > 1 behind the first convolution made two that have none."""
+    slope = state["prelu1.weight"]
+    steep = np.flatnonzero(slope > 1)
+    following = state["conv2.weight"].astype(np.float64)
+    from_rectified = following[:, steep] * (1 - slope[steep])[:, None, None]
+    following[:, steep] *= slope[steep][:, None, None]
+    return {
+        **state,
+        "conv1.weight": np.concatenate([state["conv1.weight"], state["conv1.weight"][steep]]),
+        "conv1.bias": np.concatenate([state["conv1.bias"], state["conv1.bias"][steep]]),
+        "prelu1.weight": np.concatenate([np.minimum(slope, 1), np.zeros(len(steep))]),
+        "conv2.weight": np.concatenate([following, from_rectified], axis=1),
+    }
 
 
 def _first_layer(graph: GraphBuilder, x: str, state: State) -> str:
@@ -99,7 +120,7 @@ def _pooled_prelu(slope: Array, signs: Array, inputs: int) -> tuple[Array, Array
     Their input is the maxima of all channels, then those of the negated channels with a falling slope.
     """
     count = len(slope)
-    base = np.zeros((_block_multiple(count), inputs, 1, 1))
+    base = np.zeros((count, inputs, 1, 1))
     rest = np.zeros_like(base)
     channel, falling = np.arange(count), np.flatnonzero(slope < 0)
     rising = channel[slope >= 0]
@@ -115,19 +136,20 @@ def _pooled_prelu(slope: Array, signs: Array, inputs: int) -> tuple[Array, Array
 def _layer(graph: GraphBuilder, x: str, state: State, number: int, signs: Array | float = 1.0) -> str:
     weight = state[f"conv{number}.weight"]
     weight = weight * np.broadcast_to(signs, weight.shape[1])[:, None, None]
-    weight = _padded(weight, _block_multiple(weight.shape[1]))
+    inputs = weight.shape[1]
+    weight = _padded(weight, inputs if inputs < _CHANNEL_BLOCK else _block_multiple(inputs))
     return _conv_prelu(graph, x, weight, state[f"conv{number}.bias"], state[f"prelu{number}.weight"])
 
 
 def _conv_prelu(graph: GraphBuilder, x: str, weight: Array, bias: Array, slope: Array) -> str:
+    if (slope > 1).any():
+        message = f"a slope is {slope.max()}, must be at most 1 in all layers but the first"
+        raise ValueError(message)
     channels = len(weight)
     slope = np.pad(slope, (0, channels - len(slope))).reshape(-1, 1, 1, 1)
     y = _conv(graph, x, weight, bias)
-    if (slope <= 1).all():  # a * y + Relu((1 - a) * y)
-        rectified = graph.relu(_conv(graph, y, 1 - slope, group=channels))
-        return graph.node("Add", [_conv(graph, y, slope, group=channels), rectified])
-    negative = graph.relu(_conv(graph, y, -np.ones_like(slope), group=channels))  # Relu(y) - a * Relu(-y)
-    return graph.node("Add", [_conv(graph, negative, -slope, group=channels), graph.relu(y)])
+    rectified = graph.relu(_conv(graph, y, 1 - slope, group=channels))  # PReLU(y) = a * y + Relu((1 - a) * y)
+    return graph.node("Add", [_conv(graph, y, slope, group=channels), rectified])
 
 
 def _conv(graph: GraphBuilder, x: str, weight: Array, bias: Array | None = None, *, group: int = 1) -> str:
@@ -155,22 +177,15 @@ def _dense_layer(graph: GraphBuilder, x: str, state: State, number: int, *, chan
     size = round((weight.shape[1] / channels) ** 0.5)
     # facenet-pytorch flattens as (width, height, channel); a plain Flatten gives (channel, height, width).
     weight = weight.reshape(-1, size, size, channels).transpose(0, 3, 2, 1).reshape(len(weight), -1)
-    x = graph.node("Flatten", [x], axis=1)
-    return graph.relu(graph.dense(x, np.concatenate([weight, -weight]), np.concatenate([bias, -bias])))
+    x = graph.dense(graph.node("Flatten", [x], axis=1), weight, bias)
+    return graph.node("PRelu", [x, graph.initializer("slope", state[f"prelu{number}.weight"])])
 
 
-def _heads(graph: GraphBuilder, x: str, state: State, number: int, outputs: Mapping[str, str]) -> None:
-    slope = state[f"prelu{number}.weight"]
-    for layer, name in outputs.items():
-        weight, bias = state[f"dense{layer}.weight"], state[f"dense{layer}.bias"]
-        if name == "probability":
-            weight, bias = _face_logit(weight, bias)
-        weight = np.concatenate([weight, -weight * slope], axis=1)
-        if name == "probability":
-            graph.node("Sigmoid", [graph.dense(x, weight, bias)], name=name)
-        else:
-            graph.dense(x, weight, bias, name=name)
-        graph.output(name, ["n", len(weight)])
+def _heads(graph: GraphBuilder, x: str, state: State, layers: Sequence[str]) -> None:
+    face, *others = ((state[f"dense{layer}.weight"], state[f"dense{layer}.bias"]) for layer in layers)
+    weights, biases = zip(_face_logit(*face), *others, strict=True)
+    graph.dense(x, np.concatenate(weights), np.concatenate(biases), name="faces")
+    graph.output("faces", ["n", sum(map(len, biases))])
 
 
 def _face_logit(weight: Array, bias: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -23,17 +24,20 @@ from facewire.vision.boxes import pixel_boxes, ratios_below, regressed, squared,
 from facewire.vision.onnx_session import open_session
 
 Array = NDArray[np.float32]
-Net = Callable[[Array], Sequence[Array]]
+Net = Callable[[Array], Array]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 #: Side in pixels of what one P-Net cell sees, and the step from cell to cell.
 CELL = 12
 STRIDE = 2
-_STRIP = 64
-_STRIP_OVERLAP = CELL - STRIDE
+#: P-Net's maps are made in pieces of about so many cells, whose inner layers stay in a core's cache.
+_PIECE_ROWS, _PIECE_COLUMNS = 64, 112
+_PIECE_OVERLAP = CELL - STRIDE
 _RNET_SIZE, _RNET_BATCH = 24, 32
 _ONET_SIZE, _ONET_BATCH = 48, 8
+#: Candidates are judged by bands of so many lines, from left to right in a band: those of a batch share cache lines.
+_NEIGHBOURHOOD = 128
 _OVERLAP_WITHIN_SCALE = 0.5
 _OVERLAP = 0.7
 
@@ -80,7 +84,7 @@ class Options:
 
 
 class Nets(NamedTuple):
-    """The three networks: float32 pictures (n, 3, h, w) of 0..255 in, the outputs of `facewire.convert.mtcnn` out."""
+    """The three networks: float32 pictures (n, 3, h, w) of 0..255 in, the output of `facewire.convert.mtcnn` out."""
 
     pnet: Net
     rnet: Net
@@ -97,9 +101,8 @@ class _Candidates(NamedTuple):
 
 
 class _Strip(NamedTuple):
-    """Rows `first` to `last` of P-Net's map of the image at one scale."""
+    """Rows `first` to `last` of P-Net's map of the image at `height` x `width`."""
 
-    scale: float
     height: int
     width: int
     first: int
@@ -126,12 +129,8 @@ class Mtcnn:
         option out of its range.
         """
         cv2.setNumThreads(1)  # OpenCV's own threads would fight with the callers' for the cores
-        nets = Nets(
-            _OnnxNet(folder / "pnet.onnx", ["map"]),
-            _OnnxNet(folder / "rnet.onnx", ["probability", "regression"]),
-            _OnnxNet(folder / "onet.onnx", ["probability", "regression", "landmarks"]),
-        )
-        return cls(nets, Options(**options), threads=threads)
+        nets = (_OnnxNet(folder / f"{name}.onnx") for name in ("pnet", "rnet", "onet"))
+        return cls(Nets(*nets), Options(**options), threads=threads)
 
     def __enter__(self) -> Self:
         return self
@@ -173,75 +172,103 @@ class Mtcnn:
         strips = [list(_strips(area, scale)) for scale in scales]
         found = iter(self._map(partial(self._look, area), [strip for level in strips for strip in level]))
         levels = []
-        for level in strips:
-            candidates = _joined([next(found) for _ in level])
+        for scale, level in zip(scales, strips, strict=True):
+            candidates = _candidates(np.concatenate([next(found) for _ in level]), scale)
             levels.append(candidates.take(suppress(candidates.boxes, candidates.scores, _OVERLAP_WITHIN_SCALE)))
         boxes, _, offsets = _suppressed_across(levels)
         return _with_pixels(squared(regressed(boxes, offsets, extra=0)), area)
 
-    def _look(self, area: AreaImage, strip: _Strip) -> _Candidates:
-        end = min(strip.height, STRIDE * strip.last + _STRIP_OVERLAP)
-        x = area.rows(strip.height, strip.width, STRIDE * strip.first, end)
-        logits, offsets = np.split(self._nets.pnet(x)[0][0], [1])
-        threshold = self._options.thresholds[0]
-        row, column = np.nonzero(logits[0] >= math.log(threshold / (1 - threshold)))
-        corners = np.stack([column, row + strip.first], axis=1).astype(np.float32) * STRIDE
-        scale = np.float32(strip.scale)
-        boxes = np.concatenate([np.floor((corners + 1) / scale), np.floor((corners + CELL) / scale)], axis=1)
-        return _Candidates(boxes, 1 / (1 + np.exp(-logits[0, row, column])), offsets[:, row, column].T)
+    def _look(self, area: AreaImage, strip: _Strip) -> Array:
+        """Return the cells that pass, (n, 7): column and row in the map of the scale, P-Net's five numbers."""
+        end = min(strip.height, STRIDE * strip.last + _PIECE_OVERLAP)
+        pieces = area.rows(strip.height, strip.width, STRIDE * strip.first, end, _pieces(strip.width))
+        cells = np.concatenate([self._nets.pnet(x)[0] for x in pieces], axis=2)
+        # Through flat indices, since `nonzero` is slow on more than one dimension.
+        passed = np.flatnonzero(cells[0] >= _logit(self._options.thresholds[0]))
+        row, column = np.divmod(passed, cells.shape[2])
+        found = cells.reshape(len(cells), -1).take(passed, axis=1)
+        return np.concatenate([[column, row + strip.first], found]).T.astype(np.float32)
 
     def _refine(self, area: AreaImage, boxes: Array) -> Array:
-        scores, offsets = self._judge(self._nets.rnet, area, boxes, _RNET_SIZE, _RNET_BATCH)
-        passed = np.flatnonzero(scores[:, 0] > self._options.thresholds[1])
-        picked = passed[suppress(boxes[passed], scores[passed, 0], _OVERLAP)]
-        return _with_pixels(squared(regressed(boxes[picked], offsets[picked])), area)
+        judged = self._judge(self._nets.rnet, area, boxes, _RNET_SIZE, _RNET_BATCH)
+        scores = _probabilities(judged[:, 0])
+        passed = np.flatnonzero(scores > self._options.thresholds[1])
+        picked = passed[suppress(boxes[passed], scores[passed], _OVERLAP)]
+        return _with_pixels(squared(regressed(boxes[picked], judged[picked, 1:])), area)
 
     def _decide(self, area: AreaImage, boxes: Array) -> Detections:
-        scores, offsets, landmarks = self._judge(self._nets.onet, area, boxes, _ONET_SIZE, _ONET_BATCH)
-        passed = scores[:, 0] > self._options.thresholds[2]
-        boxes, scores, landmarks = boxes[passed], scores[passed, 0], landmarks[passed]
-        points = _in_pixels(landmarks, boxes)
-        boxes = regressed(boxes, offsets[passed])
+        judged = self._judge(self._nets.onet, area, boxes, _ONET_SIZE, _ONET_BATCH)
+        scores = _probabilities(judged[:, 0])
+        passed = scores > self._options.thresholds[2]
+        boxes, scores, judged = boxes[passed], scores[passed], judged[passed]
+        points = _in_pixels(judged[:, 5:], boxes)
+        boxes = regressed(boxes, judged[:, 1:5])
         kept = suppress_nested(boxes, scores, _OVERLAP)
         sizes = (boxes[kept, 2] - boxes[kept, 0]) * (boxes[kept, 3] - boxes[kept, 1])
         order = kept[np.argsort(sizes, kind="stable")[::-1]]
         return Detections(boxes[order], scores[order], points[order])
 
-    def _judge(self, net: Net, area: AreaImage, boxes: Array, size: int, batch: int) -> list[Array]:
-        def judge(part: NDArray[np.int64]) -> Sequence[Array]:
+    def _judge(self, net: Net, area: AreaImage, boxes: Array, size: int, batch: int) -> Array:
+        def judge(part: NDArray[np.int64]) -> Array:
             return net(area.crops(part, size))
 
         whole = pixel_boxes(boxes, area.width, area.height)
-        order = np.argsort(whole[:, 1])  # from top to bottom, the boxes of a batch share lines in the cache
-        parts = self._map(judge, [whole[order[start : start + batch]] for start in range(0, len(order), batch)])
-        back = np.argsort(order)
-        return [np.concatenate(outputs)[back] for outputs in zip(*parts, strict=True)]
+        order = np.lexsort((whole[:, 0], whole[:, 1] // _NEIGHBOURHOOD))
+        judged = self._map(judge, [whole[order[start : start + batch]] for start in range(0, len(order), batch)])
+        return np.concatenate(judged)[np.argsort(order)]
 
     def _map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         return list(self._pool.map(work, tasks) if self._pool else map(work, tasks))
 
 
 class _OnnxNet:
-    """A network from a file: one array in, its outputs out."""
+    """A network from a file: one array in, one out."""
 
-    def __init__(self, path: Path, outputs: list[str]) -> None:
+    def __init__(self, path: Path) -> None:
         self._session = open_session(path)
-        self._outputs = outputs
 
-    def __call__(self, x: Array) -> Sequence[Array]:
-        outputs: Sequence[Array] = self._session.run(self._outputs, {"input": x})
-        return outputs
+    def __call__(self, x: Array) -> Array:
+        output: Array = self._session.run(None, {"input": x})[0]
+        return output
 
 
 def _strips(area: AreaImage, scale: float) -> Iterator[_Strip]:
     height, width = int(area.height * scale + 1), int(area.width * scale + 1)
-    rows = -(-(height - 2) // STRIDE) - 4  # 3x3, then a pooling that rounds up, then 3x3 twice
-    for first in range(0, rows, _STRIP):
-        yield _Strip(scale, height, width, first, min(first + _STRIP, rows))
+    for first, last in _evenly(_cells(height), _PIECE_ROWS):
+        yield _Strip(height, width, first, last)
 
 
-def _joined(parts: Sequence[_Candidates]) -> _Candidates:
-    return _Candidates(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def _pieces(width: int) -> Iterator[slice]:
+    """Yield the columns of a strip that give one piece of its map each."""
+    for first, last in _evenly(_cells(width), _PIECE_COLUMNS):
+        yield slice(STRIDE * first, min(width, STRIDE * last + _PIECE_OVERLAP))
+
+
+def _cells(side: int) -> int:
+    """Return the side of P-Net's map: 3x3, then a pooling that rounds up, then 3x3 twice."""
+    return -(-(side - 2) // STRIDE) - 4
+
+
+def _evenly(count: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the fewest equal parts of at most `most`."""
+    parts = -(-count // most)
+    yield from pairwise(count * part // parts for part in range(parts + 1))
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def _probabilities(logits: Array) -> Array:
+    floor = np.float32(-80)  # exp(80) is still a float32
+    probabilities: Array = np.reciprocal(1 + np.exp(-np.maximum(logits, floor)))
+    return probabilities
+
+
+def _candidates(found: Array, scale: float) -> _Candidates:
+    corners = found[:, :2] * STRIDE
+    boxes = np.floor(np.concatenate([corners + 1, corners + CELL], axis=1) / np.float32(scale))
+    return _Candidates(boxes, _probabilities(found[:, 2]), found[:, 3:])
 
 
 def _suppressed_across(levels: Sequence[_Candidates]) -> _Candidates:
@@ -249,7 +276,7 @@ def _suppressed_across(levels: Sequence[_Candidates]) -> _Candidates:
 
     The levels are free of overlaps already, and two boxes cannot overlap more than their areas' ratio.
     """
-    candidates = _joined(levels)
+    candidates = _Candidates(*(np.concatenate(arrays) for arrays in zip(*levels, strict=True)))
     if ratios_below(_OVERLAP, [level.boxes for level in levels]):
         return candidates.take(np.argsort(-candidates.scores, kind="stable"))
     return candidates.take(suppress(candidates.boxes, candidates.scores, _OVERLAP))
