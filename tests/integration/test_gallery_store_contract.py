@@ -4,14 +4,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
+from dynamodb_tables import dynamodb_table
 from facewire.errors import GalleryError
 from facewire.messages import FaceCrop
 from facewire.sqlite import Database
 from facewire.stores import EnrolledFace, GalleryStore, PersonSummary
+from facewire.stores.dynamodb import DynamoDbGalleryStore
 from facewire.stores.sqlite import SqliteGalleryStore
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
@@ -23,17 +24,26 @@ CROP = FaceCrop(
 
 
 @asynccontextmanager
-async def sqlite_store(folder: Path) -> AsyncIterator[GalleryStore]:
-    async with Database.open(folder / "facewire.db") as database:
+async def sqlite_store(request: pytest.FixtureRequest) -> AsyncIterator[GalleryStore]:
+    async with Database.open(request.getfixturevalue("tmp_path") / "facewire.db") as database:
         yield SqliteGalleryStore(database)
 
 
-BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[GalleryStore]]] = {"sqlite": sqlite_store}
+@asynccontextmanager
+async def dynamodb_store(request: pytest.FixtureRequest) -> AsyncIterator[GalleryStore]:
+    async with dynamodb_table(request.getfixturevalue("aws_environment")) as table:
+        yield DynamoDbGalleryStore(table)
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[GalleryStore]]] = {
+    "sqlite": sqlite_store,
+    "dynamodb": dynamodb_store,
+}
 
 
 @pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[GalleryStore]:
-    async with BACKENDS[request.param](tmp_path) as store:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[GalleryStore]:
+    async with BACKENDS[request.param](request) as store:
         yield store
 
 

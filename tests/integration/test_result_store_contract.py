@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dynamodb_tables import dynamodb_table
 from facewire.errors import StoreError
 from facewire.messages import (
     FAILED,
@@ -23,6 +23,7 @@ from facewire.messages import (
 )
 from facewire.sqlite import Database
 from facewire.stores import Result, ResultPage, ResultQuery, ResultStore
+from facewire.stores.dynamodb import DynamoDbResultStore
 from facewire.stores.sqlite import SqliteResultStore
 
 WINDOW = timedelta(minutes=10)
@@ -30,17 +31,26 @@ NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def sqlite_store(folder: Path) -> AsyncIterator[ResultStore]:
-    async with Database.open(folder / "facewire.db") as database:
+async def sqlite_store(request: pytest.FixtureRequest) -> AsyncIterator[ResultStore]:
+    async with Database.open(request.getfixturevalue("tmp_path") / "facewire.db") as database:
         yield SqliteResultStore(database, id_window_seconds=WINDOW.total_seconds())
 
 
-BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[ResultStore]]] = {"sqlite": sqlite_store}
+@asynccontextmanager
+async def dynamodb_store(request: pytest.FixtureRequest) -> AsyncIterator[ResultStore]:
+    async with dynamodb_table(request.getfixturevalue("aws_environment")) as table:
+        yield DynamoDbResultStore(table, id_window_seconds=WINDOW.total_seconds(), kept_days=14)
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[ResultStore]]] = {
+    "sqlite": sqlite_store,
+    "dynamodb": dynamodb_store,
+}
 
 
 @pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ResultStore]:
-    async with BACKENDS[request.param](tmp_path) as store:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ResultStore]:
+    async with BACKENDS[request.param](request) as store:
         yield store
 
 

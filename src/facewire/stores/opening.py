@@ -1,0 +1,33 @@
+"""The stores that the settings name, opened for as long as a service runs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from facewire.aws.clients import dynamodb_client
+from facewire.data_folder import open_database
+from facewire.settings import StoreSettings
+from facewire.stores import GalleryStore, ResultStore
+from facewire.stores.dynamodb_gallery import DynamoDbGalleryStore
+from facewire.stores.dynamodb_results import DynamoDbResultStore
+from facewire.stores.dynamodb_table import Table
+from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
+
+
+@asynccontextmanager
+async def open_stores(
+    settings: StoreSettings, *, id_window_seconds: float = 600.0, kept_days: float | None = None
+) -> AsyncIterator[tuple[ResultStore, GalleryStore]]:
+    """Yield the stores of results and of the gallery; SettingsError `data_dir` where the folder cannot be used.
+
+    `id_window_seconds` is how long a request id stands for one request, `kept_days` how long results and their
+    tombstones are kept together.
+    """
+    if settings.store == "sqlite":
+        async with open_database(settings.data_dir / "facewire.db") as database:
+            results = SqliteResultStore(database, id_window_seconds=id_window_seconds)
+            yield results, SqliteGalleryStore(database)
+        return
+    async with dynamodb_client(settings) as client:
+        table = Table(client, settings.table, create_missing=settings.aws_create_missing)
+        kept = DynamoDbResultStore(table, id_window_seconds=id_window_seconds, kept_days=kept_days)
+        yield kept, DynamoDbGalleryStore(table)
