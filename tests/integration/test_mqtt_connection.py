@@ -110,6 +110,36 @@ async def test_a_resumed_session_with_a_full_window_is_connected_before_anything
                 message.acknowledge()
 
 
+async def test_whoever_unsubscribes_still_gets_what_is_held_for_the_session_and_nothing_newer(tmp_path: Path) -> None:
+    shared = f"$share/detectors/{FRAMES_TOPIC}"
+    async with (
+        asyncio.timeout(30),
+        running_broker("mosquitto", tmp_path) as broker,
+        OPEN(broker.settings) as camera,
+    ):
+        async with OPEN(broker.settings, identifier="detector-1", subscriptions=[shared]) as leaving:
+            await leaving.wait_connected()
+        await camera.wait_connected()
+        for number in range(50):
+            await camera.publish("clients/door", numbered(number))
+        async with (
+            OPEN(broker.settings, identifier="detector-1", subscriptions=[shared]) as leaving,
+            OPEN(broker.settings, identifier="detector-2", subscriptions=[shared]) as staying,
+        ):
+            await staying.wait_connected()
+            await leaving.unsubscribe()
+            for number in range(50, 60):
+                await camera.publish("clients/door", numbered(number))
+            assert [await _next_number(leaving) for _ in range(50)] == list(range(50))
+            assert [await _next_number(staying) for _ in range(10)] == list(range(50, 60))
+
+
+async def _next_number(connection: MqttConnection) -> int:
+    message = await anext(connection.messages())
+    message.acknowledge()
+    return number_in(message)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_300_frames_arrive_though_the_consumer_is_cut_off(kind: Kind, tmp_path: Path) -> None:
     """The link is cut four times in the middle; acknowledgements come from tasks that end in any order."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from facewire.errors import StoreError
+from facewire.messages import Frame
+from facewire.queues.inbox import Inbox
 from facewire.queues.sqlite import SqliteQueue
 from facewire.sqlite import Database
 from facewire.stores.sqlite import SqliteGalleryStore
@@ -34,6 +36,42 @@ async def main(path, prefix, count):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+#: Works off the inbox, a message for each frame, until the inbox has been empty for as long as a lease.
+_WORKER = """
+import asyncio, sys
+from pathlib import Path
+from facewire.messages import Frame
+from facewire.queues.inbox import Inbox
+from facewire.queues.sqlite import SqliteQueue
+from facewire.sqlite import Database
+
+async def main(path):
+    async with Database.open(Path(path)) as database:
+        inbox = Inbox(database, max_bytes=10**9, policy="all", id_window_seconds=600, lease_seconds=2)
+        answers = SqliteQueue(database, "answers")
+        print("ready", flush=True)
+        while leases := await inbox.receive(4, wait=4):
+            await answers.send([Frame.from_bytes(lease.body).request_id.encode() for lease in leases])
+            await inbox.acknowledge(leases)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@asynccontextmanager
+async def worker(path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _WORKER, str(path), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 @asynccontextmanager
@@ -96,6 +134,26 @@ async def test_what_a_write_returned_from_survives_kill_9(tmp_path: Path) -> Non
     assert set(sent[:-1]) <= set(got)
     assert len(got) - len(sent) <= 4
     assert verdict == "ok"
+
+
+async def test_frames_of_one_inbox_are_all_done_though_one_of_its_processes_is_killed(tmp_path: Path) -> None:
+    """300 frames of 100 kB committed by one process, worked off by three others at the same time."""
+    path = tmp_path / "inbox.db"
+    ids = [f"r{number}" for number in range(300)]
+    async with Database.open(path) as database, worker(path) as one, worker(path) as two, worker(path) as three:
+        inbox = Inbox(database, max_bytes=10**9, policy="all", id_window_seconds=600)
+        for start in range(0, 300, 30):
+            frames = [Frame.of(bytes(100_000), request_id=name) for name in ids[start : start + 30]]
+            await asyncio.gather(*(inbox.accept(frame) for frame in frames))
+            if start == 120:
+                one.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(60):
+            assert [await each.wait() for each in (two, three)] == [0, 0]
+        answered = await drain(SqliteQueue(database, "answers"))
+        depth = await inbox.depth()
+    assert set(answered) == set(ids)
+    assert (depth.waiting, depth.leased, depth.dead) == (0, 0, 0)
+    assert path.with_name("inbox.db-wal").exists() is False
 
 
 async def test_a_writer_that_holds_the_file_too_long_is_told_as_busy(
