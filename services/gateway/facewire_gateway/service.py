@@ -1,0 +1,131 @@
+"""The gateway as a service: beside a broker, queues and stores that it shares, one of as many replicas as one likes."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from facewire.background import background
+from facewire.data_folder import open_database
+from facewire.mqtt import MqttConnection
+from facewire.queues.inbox import Inbox
+from facewire.queues.sqs import SqsQueue, SqsQueues
+from facewire.stores import GalleryStore, ResultStore
+from facewire.stores.opening import open_stores
+from facewire_gateway.answers import answers_going_out
+from facewire_gateway.app import create_app
+from facewire_gateway.audience import Replica
+from facewire_gateway.auth import KeyRing, keys_of
+from facewire_gateway.connections import raise_open_files_limit
+from facewire_gateway.feed import Feed
+from facewire_gateway.handover import LEASE_SECONDS, HandOver
+from facewire_gateway.outbox import Outbox
+from facewire_gateway.publish import ResultPublisher
+from facewire_gateway.relay import RESULTS_TOPICS, relay
+from facewire_gateway.server import listen, serve, url_of
+from facewire_gateway.settings import GatewayServiceSettings
+
+_log = structlog.get_logger(__name__)
+
+
+async def run_gateway(settings: GatewayServiceSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; then take no more requests, hand nothing over, and settle the answers that are there.
+
+    SettingsError where it cannot start. A broker, queue or store out of reach is waited for: `/readyz` names it.
+    """
+    raise_open_files_limit()
+    keys = keys_of(settings, settings.data_dir)
+    with listen(settings, keys_required=keys.required) as listener:
+        async with _opened(settings) as parts:
+            await parts.run(keys, listener, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the gateway stands on, open."""
+
+    settings: GatewayServiceSettings
+    results: ResultStore
+    gallery: GalleryStore
+    outbox: Outbox
+    requests: SqsQueue
+    responses: SqsQueue
+    publishing: MqttConnection
+    listening: MqttConnection
+
+    async def run(self, keys: KeyRing, listener: socket.socket, stop: asyncio.Event) -> None:
+        frames = self.outbox.frames
+        # Half of the time for requests, half for answers.
+        settings = self.settings.model_copy(update={"drain_seconds": self.settings.drain_seconds / 2})
+        feed = Feed(self.results)
+        publisher = ResultPublisher(self.publishing, uploads=True)
+        app = create_app(
+            settings,
+            sink=self.outbox,
+            results=self.results,
+            gallery=self.gallery,
+            feed=feed,
+            keys=keys,
+            readiness={"mqtt": self._mqtt_lacks, "queue": self._queue_lacks, "store": self._store_lacks},
+            depths={queue.name: queue.depth for queue in (frames, self.requests, self.responses)},
+        )
+        answers = answers_going_out(
+            settings,
+            results=self.results,
+            audience=Replica(feed, publisher, self.outbox),
+            publisher=publisher,
+            responses=self.responses,
+            dead_letters={queue.name: queue.dead_letters() for queue in (frames, self.requests, self.responses)},
+        )
+        hand_over = HandOver(frames, self.results, self.publishing, settings)
+        async with background(relay(self.listening, feed), name="relay"), answers, asyncio.TaskGroup() as tasks:
+            tasks.create_task(hand_over.run(stop), name="hand-over")
+            tasks.create_task(serve(app, listener, settings, feed=feed, stop=stop), name="server")
+            _log.info("the gateway listens", url=url_of(listener, settings))
+
+    async def _mqtt_lacks(self) -> str | None:
+        if self.publishing.connected and self.listening.connected:
+            return None
+        return f"no connection to the MQTT broker {self.publishing.broker}"
+
+    async def _queue_lacks(self) -> str | None:
+        await self.responses.depth()
+        return None
+
+    async def _store_lacks(self) -> str | None:
+        await self.gallery.version()
+        return None
+
+
+@asynccontextmanager
+async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_Parts]:
+    async with (
+        open_database(settings.outbox_file) as database,
+        open_stores(
+            settings,
+            id_window_seconds=settings.id_window_seconds,
+            kept_days=settings.results_days + settings.tombstone_days,
+        ) as (results, gallery),
+        SqsQueues.open(settings) as queues,
+        MqttConnection.open(settings) as publishing,
+        MqttConnection.open(settings, subscriptions=RESULTS_TOPICS) as listening,
+    ):
+        frames = Inbox(
+            database,
+            "outbox",
+            max_bytes=settings.outbox_bytes,
+            policy="all",
+            id_window_seconds=settings.id_window_seconds,
+            lease_seconds=LEASE_SECONDS,
+        )
+        outbox = Outbox(
+            frames,
+            results,
+            mqtt_max_bytes=settings.mqtt_max_bytes,
+            id_window_seconds=settings.id_window_seconds,
+        )
+        requests, responses = queues.queue(settings.request_queue), queues.queue(settings.response_queue)
+        yield _Parts(settings, results, gallery, outbox, requests, responses, publishing, listening)
