@@ -25,7 +25,7 @@ AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 397
 #: A certificate that ends within this is renewed.
 RENEWAL_DAYS = 30
-#: Upper bound of a common name (RFC 5280, appendix A: ub-common-name).
+#: Upper bound of a common name (RFC 5280, appendix A: ub-common-name); `cryptography` counts bytes of UTF-8.
 MAX_COMMON_NAME = 64
 #: Who else holds certificates, or chooses MQTT client identifiers that begin so (`detector-0`).
 SERVICES = ("detector", "dev-bridge", "gateway", "health", "mosquitto")
@@ -40,8 +40,8 @@ def check_device(name: str) -> str:
         check_camera(name)
     except ValueError as error:
         raise SettingsError("device", f"{name!r} {error}") from error
-    if len(name) > MAX_COMMON_NAME:
-        detail = f"{name!r} has {len(name)} characters, a certificate's name at most {MAX_COMMON_NAME}: shorten it"
+    if (size := len(name.encode())) > MAX_COMMON_NAME:
+        detail = f"{name!r} has {size} bytes in UTF-8, a certificate's name at most {MAX_COMMON_NAME}: shorten it"
         raise SettingsError("device", detail)
     for service in SERVICES:
         if name == service or name.startswith(f"{service}-"):
