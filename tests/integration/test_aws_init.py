@@ -50,6 +50,12 @@ async def test_makes_everything_once_and_says_so(settings: StoreSettings) -> Non
     assert second == [f"{thing}: was there" for thing in things]
 
 
+async def test_makes_the_table_where_results_are_kept_in_dynamodb(settings: StoreSettings) -> None:
+    with_table = settings.model_copy(update={"store": "dynamodb", "table": f"t-{uuid4().hex}"})
+    assert f"table {with_table.table}: made" in await init(with_table)
+    assert f"table {with_table.table}: was there" in await init(with_table)
+
+
 async def test_a_message_that_crashes_every_worker_ends_among_the_dead_letters(settings: StoreSettings) -> None:
     await init(settings)
     async with sqs_client(settings) as client:
@@ -104,6 +110,7 @@ main()
 """
     given = {name.upper(): value for name, value in settings.model_dump(include=set(AwsSettings.model_fields)).items()}
     environment = {f"FACEWIRE_{name}": str(given[name]) for name in ("AWS_ENDPOINT_URL", "REQUEST_QUEUE", "BUCKET")}
+    environment |= {"FACEWIRE_STORE": "dynamodb", "FACEWIRE_TABLE": f"t-{uuid4().hex}"}
     result = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )

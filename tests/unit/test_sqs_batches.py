@@ -60,7 +60,7 @@ def test_characters_that_sqs_refuses_are_escaped_as_json_does_it() -> None:
     assert json.loads(text) == said
 
 
-@pytest.mark.parametrize("body", [b"", b"a\x00b", b"\x1b[2J", b"\xff\xd8\xff\xe0", b'{"a": "\xed\xa0\x80"}'])
+@pytest.mark.parametrize("body", [b"", b"\xff\xd8\xff\xe0", b'{"a": "\xed\xa0\x80"}'])
 def test_what_is_no_text_is_refused(body: bytes) -> None:
     with pytest.raises(QueueError, match="send JSON") as caught:
         message_text(body)

@@ -12,6 +12,7 @@ from facewire.aws.clients import dynamodb_client, s3_client, sqs_client
 from facewire.aws.errors import AWS_ERRORS, aws_errors_as, error_code
 from facewire.errors import QueueError, StoreError
 from facewire.settings import AwsSettings, StoreSettings
+from facewire.stores.dynamodb_schema import ensure_table
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -52,7 +53,8 @@ async def ensure_all(settings: StoreSettings) -> AsyncIterator[Ensured]:
         for queue in await ensure_queues(sqs, settings):
             yield queue
     if settings.store == "dynamodb":
-        yield await _ensure_table(settings)
+        async with dynamodb_client(settings) as dynamodb:
+            yield Ensured("table", settings.table, await ensure_table(dynamodb, settings.table))
     async with s3_client(settings) as s3:
         yield await ensure_bucket(s3, settings.bucket, settings.region)
 
@@ -103,14 +105,6 @@ async def ensure_bucket(client: "S3Client", name: str, region: str) -> Ensured:
             },
         )
     return Ensured("bucket", name, made=True)
-
-
-async def _ensure_table(settings: StoreSettings) -> Ensured:
-    # What stores results in DynamoDB stands on the codecs of the stores; a deployment without it needs none of that.
-    from facewire.stores.dynamodb_schema import ensure_table  # noqa: PLC0415
-
-    async with dynamodb_client(settings) as client:
-        return Ensured("table", settings.table, await ensure_table(client, settings.table))
 
 
 async def _queue_url(client: "SQSClient", name: str) -> str | None:

@@ -184,19 +184,23 @@ class SqsQueue(Queue):
 
         async def hide(batch: Sequence[Lease]) -> None:
             nonlocal ended
-            ended += await complete(
+            passed_over = await complete(
                 [{"ReceiptHandle": lease.receipt, "VisibilityTimeout": timeout} for lease in batch],
                 lambda left: self._connection.call(
                     self._address, lambda url: client.change_message_visibility_batch(QueueUrl=url, Entries=left)
                 ),
                 leases=True,
             )
+            ended += passed_over
 
         await self._each(in_tens(leases), hide)
         return ended
 
     async def _each(self, batches: Sequence[Sequence[T]], run: Callable[[Sequence[T]], Awaitable[None]]) -> None:
         """Run all batches, a few at a time; then raise the first error, if any."""
+        if len(batches) == 1:
+            await run(batches[0])
+            return
 
         async def bounded(batch: Sequence[T]) -> None:
             async with self._slots:

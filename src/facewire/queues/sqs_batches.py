@@ -25,10 +25,8 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 _LONGEST_REASON = 500
 
-#: SQS takes the characters of XML 1.0. JSON allows these two as they are; escaped, they mean the same.
-_ESCAPES = {"\ufffe".encode(): b"\\ufffe", "\uffff".encode(): b"\\uffff"}
-_FORBIDDEN = bytes(code for code in range(0x20) if code not in b"\t\n\r")
-_FORBIDDEN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+#: What SQS refuses: it takes the characters of XML 1.0.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 #: How SQS and LocalStack say that a receipt is no longer good: the message was deleted, or lent to somebody else.
 _ENDED = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
 
@@ -36,26 +34,25 @@ _ENDED = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue
 def message_text(body: bytes) -> str:
     r"""Return the body as SQS takes it; QueueError `too_large` over 1,000,000 bytes, `not_text` where it is no text.
 
-    The noncharacters U+FFFE and U+FFFF are escaped as JSON does it; the body is JSON.
+    The body is JSON, so it holds no control characters, which SQS refuses, and the noncharacters U+FFFE and U+FFFF,
+    which SQS refuses too, mean the same when they are escaped.
     """
     if len(body) > MAX_MESSAGE_BYTES:
         detail = f"the message has {len(body):,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}: send it smaller"
         raise QueueError("too_large", detail)
-    for character, escape in _ESCAPES.items():
-        if character in body:
-            body = body.replace(character, escape)
-    if not body or len(body.translate(None, _FORBIDDEN)) != len(body):
-        raise QueueError("not_text", "the message is empty or holds control characters, which SQS refuses: send JSON")
+    if not body:
+        raise QueueError("not_text", "the message is empty, which SQS refuses: send JSON")
     try:
-        return body.decode()
+        text = body.decode()
     except UnicodeDecodeError as error:
         detail = f"byte {error.start} of the message is no UTF-8, and SQS takes text only: send JSON"
         raise QueueError("not_text", detail) from error
+    return text if text.isascii() else text.replace("\ufffe", r"\ufffe").replace("\uffff", r"\uffff")
 
 
 def reason_text(reason: str) -> str:
     """Return the reason as an attribute takes it: without what is no text, at most 500 characters, not empty."""
-    return _FORBIDDEN_TEXT.sub("?", reason[:_LONGEST_REASON]) or "unknown"
+    return _FORBIDDEN.sub("?", reason[:_LONGEST_REASON]) or "unknown"
 
 
 def packed(texts: Sequence[str]) -> list[list[str]]:
@@ -94,7 +91,8 @@ async def complete(
     refused: list[str] = []
     passing: dict[str, str] = {}
     for pause in _pauses():
-        await asyncio.sleep(pause)
+        if pause:
+            await asyncio.sleep(pause)
         passing = {}
         for failure in (await request(left)).get("Failed", []):
             code = plain_code(failure["Code"])
