@@ -6,8 +6,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from facewire.errors import FacewireError
+from facewire.errors import FacewireError, QueueError, RecognizeError
 from facewire.messages import END_OF_JSON, FAILED, Failure, RecognizedFaces, Source
+from facewire.queues import MAX_RECEIVES
+
+
+def answer_given_up(body: bytes, source: Source) -> RecognizedFaces | None:
+    """Return the answer to a dead letter: itself where it is one, else `failed: dead_letter`.
+
+    None where it names no request.
+    """
+    try:
+        return RecognizedFaces.from_bytes(body)
+    except RecognizeError:
+        detail = f"given up after {MAX_RECEIVES} attempts, none of which came to an end: send the frame again"
+        return answer_unread(body, QueueError("dead_letter", detail), source)
 
 
 def answer_unread(body: bytes, error: FacewireError, source: Source) -> RecognizedFaces | None:

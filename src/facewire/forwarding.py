@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from facewire.delivery import note_queue_error
-from facewire.errors import QueueError, RecognizeError
-from facewire.failures import answer_unread
-from facewire.messages import RecognizedFaces, Source
-from facewire.queues import MAX_RECEIVES, Lease, Queue
+from facewire.errors import QueueError
+from facewire.failures import answer_given_up
+from facewire.messages import Source
+from facewire.queues import Lease, Queue
 from facewire.waiting import growing_pauses, happens_within, uninterrupted
 
 STAGE = "forward"
@@ -20,7 +20,6 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 #: How long a batch that is under way when the forwarding is cancelled may take.
 _GRACE_SECONDS = 2.0
-_DETAIL = f"given up after {MAX_RECEIVES} attempts, none of which came to an end: send the frame again"
 
 _log = structlog.get_logger(__name__)
 
@@ -41,13 +40,9 @@ async def forward_dead_letters(dead: Queue, responses: Queue, stop: asyncio.Even
     """
 
     def answer_in(body: bytes) -> bytes | None:
-        try:
-            RecognizedFaces.from_bytes(body)
-        except RecognizeError:
-            answer = answer_unread(body, QueueError("dead_letter", _DETAIL), source)
-            _log.error("a message was given up", request_id=None if answer is None else answer.request_id)
-            return None if answer is None else answer.to_bytes()
-        return body
+        answer = answer_given_up(body, source)
+        _log.error("a message was given up", request_id=None if answer is None else answer.request_id)
+        return None if answer is None else answer.to_bytes()
 
     await _forward(dead, responses, stop, answer_in)
 

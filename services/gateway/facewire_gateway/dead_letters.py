@@ -5,18 +5,14 @@ from collections.abc import Sequence
 
 import structlog
 
-from facewire.errors import QueueError, RecognizeError
-from facewire.failures import answer_unread
-from facewire.messages import RecognizedFaces
-from facewire.queues import MAX_RECEIVES, Lease, Queue
+from facewire.failures import answer_given_up
+from facewire.queues import Lease, Queue
 from facewire.stores import ResultStore
 from facewire_gateway import metrics
 from facewire_gateway.audience import Audience
 from facewire_gateway.drain import drain, settle
 
 _log = structlog.get_logger(__name__)
-
-_DETAIL = f"given up after {MAX_RECEIVES} attempts, none of which came to an end: send the frame again"
 
 
 async def drain_dead_letters(dead: Queue, results: ResultStore, audience: Audience, stop: asyncio.Event) -> None:
@@ -27,7 +23,7 @@ async def drain_dead_letters(dead: Queue, results: ResultStore, audience: Audien
     """
 
     async def settle_leases(leases: Sequence[Lease]) -> None:
-        read = [await asyncio.to_thread(_answer_in, lease.body) for lease in leases]
+        read = [await asyncio.to_thread(answer_given_up, lease.body, "cloud") for lease in leases]
         answers = [answer for answer in read if answer is not None]
         kept = await settle(answers, results, audience)
         metrics.DEAD_LETTERS.inc(len(leases))
@@ -36,10 +32,3 @@ async def drain_dead_letters(dead: Queue, results: ResultStore, audience: Audien
         await dead.acknowledge(leases)
 
     await drain(dead, settle_leases, stop)
-
-
-def _answer_in(body: bytes) -> RecognizedFaces | None:
-    try:
-        return RecognizedFaces.from_bytes(body)
-    except RecognizeError:
-        return answer_unread(body, QueueError("dead_letter", _DETAIL), "cloud")
