@@ -1,7 +1,6 @@
-"""Remove from an image's site-packages what no service ever opens: `slim_image.py SITE_PACKAGES MODEL...`.
+"""Remove from an image's folder of packages what no service ever opens: `slim_image.py FOLDER`.
 
-Of the models that ship only the files MODEL stay. What is listed here and no longer there is an error, so that the
-list stays true when a package changes.
+What is listed here and no longer there is an error, so that the list stays true when a package changes.
 """
 
 import shutil
@@ -25,15 +24,14 @@ _UNUSED = {
 }
 
 
-def slim(site_packages: Path, models: set[str]) -> None:
-    """Remove what is unused below `site_packages`, and every shipped model but `models`."""
+def slim(packages: Path) -> None:
+    """Remove what is unused below the folder `packages`."""
     for package, patterns in _UNUSED.items():
-        if (site_packages / package).is_dir():
+        if (packages / package).is_dir():
             for pattern in patterns:
-                _remove(site_packages / package, pattern)
-    for folder in _folders(site_packages / "botocore" / "data", but=_AWS_SERVICES):
+                _remove(packages / package, pattern)
+    for folder in _folders(packages / "botocore" / "data", but=_AWS_SERVICES):
         shutil.rmtree(folder)
-    _keep_models(site_packages / "facewire" / "_models", models)
 
 
 def _remove(package: Path, pattern: str) -> None:
@@ -55,11 +53,5 @@ def _folders(parent: Path, *, but: set[str]) -> list[Path]:
     return [path for path in folders if path.name not in but]
 
 
-def _keep_models(folder: Path, models: set[str]) -> None:
-    for path in folder.glob("*.onnx"):
-        if path.name not in models:
-            path.unlink()
-
-
 if __name__ == "__main__":
-    slim(Path(sys.argv[1]), set(sys.argv[2:]))
+    slim(Path(sys.argv[1]))

@@ -14,12 +14,20 @@ from compose_stack import Labelled, Stack, enroll, missing_engine, running_stack
 from facewire_standalone.client import Client
 
 HERE = Path(__file__).parent
+TEST_SECONDS = 400.0
 FRAMES = HERE.parents[2].parent / "shared" / "data" / "frames"
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     asked = any(HERE.name in Path(argument.partition("::")[0]).parts for argument in config.args)
     return None if asked else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bound the tests by themselves: what starts the containers has bounds of its own."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
 
 
 @pytest.fixture(scope="session")

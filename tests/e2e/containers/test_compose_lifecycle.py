@@ -38,7 +38,6 @@ def scaled(stack: Stack) -> Iterator[Stack]:
     stack.up("--scale", "detector=1", "--scale", "recognizer=1")
 
 
-@pytest.mark.timeout(400)
 async def test_a_replica_of_each_is_killed_in_the_middle(
     scaled: Stack, key: str, client: Client, small_portrait: Picture
 ) -> None:
@@ -68,7 +67,6 @@ async def history(stack: Stack, key: str, prefix: str) -> list[str]:
             query["cursor"] = page["cursor"]
 
 
-@pytest.mark.timeout(300)
 async def test_a_stop_under_load_leaves_nothing_in_flight(stack: Stack, key: str, small_portrait: Picture) -> None:
     async with Client.open(stack.http_url(), key) as client:
         ids = await submit(client, [small_portrait] * 200, "stopped")
@@ -84,7 +82,6 @@ async def test_a_stop_under_load_leaves_nothing_in_flight(stack: Stack, key: str
         await answers_to(client, ids, ANSWER_SECONDS)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("service", ["mosquitto", "localstack", "detector", "recognizer", "gateway"])
 async def test_a_restart_loses_nothing(
     stack: Stack, key: str, enrolled: Labelled, small_portrait: Picture, service: str

@@ -5,8 +5,6 @@ import os
 import re
 import subprocess
 
-import pytest
-
 from compose_stack import ROOT, Stack
 
 
@@ -17,7 +15,6 @@ def lines_of(section: str) -> str:
     return str(lines)
 
 
-@pytest.mark.timeout(300)
 def test_the_lines_of_the_readme_enrol_send_and_answer(stack: Stack) -> None:
     script = lines_of("Run it with docker compose").replace("http://127.0.0.1:8080", stack.http_url())
     environment = {**os.environ, **stack.environment}
