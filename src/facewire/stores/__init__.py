@@ -35,7 +35,10 @@ class ResultQuery:
 
 @dataclass(frozen=True, slots=True)
 class ResultPage:
-    """A page of the history; `cursor` leads to the next one, None after the last."""
+    """A page of the history; `cursor` leads to the next one, None after the last.
+
+    Before the last, too, a page may hold fewer results than were asked for, even none.
+    """
 
     results: Sequence[Result]
     cursor: str | None

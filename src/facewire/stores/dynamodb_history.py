@@ -42,10 +42,11 @@ class _Source:
 
 
 class History:
-    """Results by time: all, of a camera, of a person, of a status."""
+    """Results by time: all, of a camera, of a person, of a status. A page looks at `examined` entries, or few more."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, *, examined: int = EXAMINED) -> None:
         self._table = table
+        self._examined = examined
 
     async def page(self, query: ResultQuery) -> ResultPage:
         """Return the newest results that fit; StoreError `bad_cursor` for a cursor of nobody's."""
@@ -60,7 +61,7 @@ class History:
                 last = found[query.limit - 1]
                 return ResultPage(found[: query.limit], write_cursor(last.received_at, last.request_id))
             examined += len(entries)
-            if examined >= EXAMINED:
+            if examined >= self._examined:
                 return ResultPage(found, write_cursor(*read_moment(entries[-1].moment)))
         return ResultPage(found, None)
 

@@ -39,6 +39,8 @@ _MAX_DAYS = 1000
 #: An entry younger than this may be that of a row which is about to be written.
 _UNDER_WAY_SECONDS = 3600.0
 _FORGOTTEN = "forgotten"
+#: What no camera is named, for comparisons: what is in an index cannot be empty.
+_NO_CAMERA = "/"
 _ABSENT = "attribute_not_exists(#pk)"
 _BETTER = f"""
     {_ABSENT} OR (#rank < :rank AND #moment = :moment AND #content_sha256 = :content_sha256
@@ -185,7 +187,7 @@ class DynamoDbResultStore(ResultStore):
 
     async def _put_better(self, row: Row) -> Written:
         """Put the row if there is none, or a worse answer to the very same frame."""
-        same = {"moment": row.moment, "content_sha256": row.content_sha256, "camera": row.camera or ""}
+        same = {"moment": row.moment, "content_sha256": row.content_sha256, "camera": row.camera or _NO_CAMERA}
         return await self._table.put(self._item(row), condition=_BETTER, values={"rank": row.rank, **same})
 
     async def _replace(self, there: Row, row: Row) -> Written:

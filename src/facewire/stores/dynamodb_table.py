@@ -28,7 +28,7 @@ _MAX_GET, _MAX_WRITE = 100, 25
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 _BATCH_SECONDS = 15.0
 #: Outcomes that a caller asked for, no faults.
-_OUTCOMES = {"ConditionalCheckFailed", "TransactionCanceled"}
+_OUTCOMES = {"ConditionalCheckFailed", "TransactionCanceled", "TransactionInProgress"}
 _log = structlog.get_logger()
 
 
@@ -120,7 +120,7 @@ class Table:
     async def _get_chunk(self, keys: Sequence[Key]) -> list[Item]:
         left: dict[str, Any] = {self._name: {"Keys": [key.attributes() for key in keys], "ConsistentRead": True}}
         items: list[Item] = []
-        async for pause in _until_done("read"):
+        for pause in _until_done("read"):
             answer = await self._ask(self._client.batch_get_item, {"RequestItems": left})
             items += [item_of(item) for item in answer["Responses"].get(self._name, ())]
             left = answer.get("UnprocessedKeys") or {}
@@ -131,7 +131,7 @@ class Table:
 
     async def _write_chunk(self, requests: Sequence[Any]) -> None:
         left: dict[str, Any] = {self._name: requests}
-        async for pause in _until_done("write"):
+        for pause in _until_done("write"):
             answer = await self._ask(self._client.batch_write_item, {"RequestItems": left})
             left = answer.get("UnprocessedItems") or {}
             if not left:
@@ -196,7 +196,7 @@ def _check_cancelled(error: Exception) -> None:
         raise StoreError(code, str(error)) from error
 
 
-async def _until_done(what: str) -> AsyncIterator[float]:
+def _until_done(what: str) -> Iterator[float]:
     """Yield pauses until the deadline; StoreError `unavailable` then."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _BATCH_SECONDS

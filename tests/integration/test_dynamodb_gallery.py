@@ -1,0 +1,122 @@
+"""What the gallery in DynamoDB does beyond the contract: writers that race, many faces, nothing left of the deleted."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from dynamodb_tables import RawTable, raw_table
+from facewire.errors import GalleryError
+from facewire.gallerysync import GallerySync
+from facewire.messages import FaceCrop
+from facewire.stores import EnrolledFace
+from facewire.stores.dynamodb import DynamoDbGalleryStore
+from pipeline_fakes import ColourEmbedder, eventually
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+CROP = FaceCrop(jpeg=b"\xff\xd8\xff jpeg", landmarks=None)
+
+
+@pytest.fixture
+async def raw(aws_environment: str) -> AsyncIterator[RawTable]:
+    async with raw_table(aws_environment) as raw:
+        yield raw
+
+
+@pytest.fixture
+def store(raw: RawTable) -> DynamoDbGalleryStore:
+    return DynamoDbGalleryStore(raw.table)
+
+
+def face(
+    number: int, person: str = "Ada", *, embedding: bytes = b"vector", crop: FaceCrop | None = CROP
+) -> EnrolledFace:
+    return EnrolledFace(f"face {number}", person, "colour", embedding, NOON + timedelta(seconds=number), crop)
+
+
+async def test_faces_enrolled_at_the_same_time_are_all_there_and_all_counted(raw: RawTable) -> None:
+    stores = [DynamoDbGalleryStore(raw.table) for _ in range(6)]
+    await asyncio.gather(*(store.add([face(number)]) for number, store in enumerate(stores)))
+    version, faces = await stores[0].faces()
+    assert version == len(stores)
+    assert [found.face_id for found in faces] == [f"face {number}" for number in range(len(stores))]
+
+
+async def test_one_face_enrolled_twice_at_the_same_time_is_there_once(raw: RawTable) -> None:
+    stores = [DynamoDbGalleryStore(raw.table) for _ in range(4)]
+    await asyncio.gather(*(store.add([face(1, embedding=bytes([n]))]) for n, store in enumerate(stores)))
+    assert [found.face_id for found in (await stores[0].faces())[1]] == ["face 1"]
+    assert await stores[0].version() == 1
+
+
+async def test_a_face_cannot_become_anothers_while_both_enrol_it(raw: RawTable) -> None:
+    stores = [DynamoDbGalleryStore(raw.table) for _ in range(4)]
+    works = (store.add([face(1, f"person {n}")]) for n, store in enumerate(stores))
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes if outcome != 1] == [GalleryError] * 3
+    assert len(await stores[0].people()) == 1
+
+
+async def test_deleting_and_embedding_again_at_the_same_time_leaves_all_or_nothing(raw: RawTable) -> None:
+    deleting, embedding = DynamoDbGalleryStore(raw.table), DynamoDbGalleryStore(raw.table)
+    faces = [face(number) for number in range(20)]
+    await deleting.add(faces)
+    others = [replace(known, embedder="other") for known in faces]
+    await asyncio.gather(deleting.delete_person("Ada"), *(embedding.add_embeddings([other]) for other in others))
+    assert [item["pk"]["S"] for item in await raw.items()] == ["gallery"]
+
+
+async def test_a_deleted_person_leaves_only_the_version(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+    faces = [face(number) for number in range(40)]
+    await store.add(faces)
+    await store.add([replace(known, embedder="other") for known in faces])
+    assert await store.delete_person("Ada") == 40
+    (left,) = await raw.items()
+    assert left == {"pk": {"S": "gallery"}, "sk": {"S": "version"}, "version": {"N": str(await store.version())}}
+
+
+async def test_a_recognizer_sees_a_new_face_within_two_seconds(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+    embedding = np.array([1, 0, 0], "<f4").tobytes()
+    sync = GallerySync(DynamoDbGalleryStore(raw.table), ColourEmbedder())
+    await sync.refresh()
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(sync.follow(stop, poll_seconds=1.0))
+        version = await store.add([face(1, embedding=embedding)])
+        added = time.monotonic()
+        await eventually(lambda: sync.gallery.people == ("Ada",))
+        assert time.monotonic() - added < 2
+        assert sync.gallery.version == version
+        stop.set()
+
+
+async def test_faces_of_many_pages_and_transactions_come_back_whole(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+    crop = FaceCrop(jpeg=bytes(90_000), landmarks=None)
+    faces = [face(number, embedding=bytes(10_000), crop=crop) for number in range(150)]
+    await store.add(faces)
+    page = await raw.client.query(
+        TableName=raw.name,
+        KeyConditionExpression="pk = :pk AND begins_with(sk, :kind)",
+        ExpressionAttributeValues={":pk": {"S": "gallery#0"}, ":kind": {"S": "crop#"}},
+    )
+    assert "LastEvaluatedKey" in page  # a page of DynamoDB holds 1 MB
+    assert (await store.faces())[1] == [replace(known, crop=None) for known in faces]
+    assert await store.crops() == faces
+    assert await store.delete_person("Ada") == 150
+
+
+async def test_two_embeddings_of_a_face_can_come_together(store: DynamoDbGalleryStore) -> None:
+    both = [face(1), replace(face(1), embedder="other", embedding=b"other")]
+    await store.add(both)
+    assert (await store.faces())[1] == [replace(known, crop=None) for known in both]
+
+
+async def test_a_crop_that_does_not_fit_into_an_item_is_refused(store: DynamoDbGalleryStore) -> None:
+    large = FaceCrop(jpeg=bytes(400_000), landmarks=None)
+    with pytest.raises(GalleryError, match="crop_too_large"):
+        await store.add([face(1, crop=large)])
+    assert await store.faces() == (0, [])

@@ -1,0 +1,89 @@
+"""The table in DynamoDB: made once, made again where it has gone, and what is said where that cannot be."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from aws_emulator import free_port
+from dynamodb_tables import RawTable, dynamodb_settings, raw_table
+from facewire.aws.clients import dynamodb_client
+from facewire.errors import StoreError
+from facewire.messages import Frame, RecognizedFaces
+from facewire.settings import StoreSettings
+from facewire.stores import ResultQuery
+from facewire.stores.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, ensure_table
+from facewire.stores.opening import open_stores
+from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
+
+FRAME = Frame.of(b"picture", request_id="r1", camera="door")
+ANSWER = RecognizedFaces(request_id="r1", result="No-Face", content_sha256=FRAME.content_sha256)
+
+
+async def test_the_table_is_made_once_on_demand_with_its_ttl(aws_environment: str) -> None:
+    settings = dynamodb_settings(aws_environment)
+    async with dynamodb_client(settings) as client:
+        assert sorted(await asyncio.gather(*(ensure_table(client, settings.table) for _ in range(3)))).count(True) == 1
+        assert await ensure_table(client, settings.table) is False
+        table = (await client.describe_table(TableName=settings.table))["Table"]
+        assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+        assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"by_day", "by_camera", "by_state"}
+        ttl = (await client.describe_time_to_live(TableName=settings.table))["TimeToLiveDescription"]
+        assert ttl == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
+
+
+async def test_a_table_of_somebody_elses_is_left_alone(aws_environment: str) -> None:
+    settings = dynamodb_settings(aws_environment)
+    async with dynamodb_client(settings) as client:
+        await client.create_table(
+            TableName=settings.table,
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        with pytest.raises(StoreError, match=r"wrong_table.*FACEWIRE_TABLE"):
+            await ensure_table(client, settings.table)
+
+
+async def test_a_missing_table_is_named_with_what_makes_it(aws_environment: str) -> None:
+    async with open_stores(dynamodb_settings(aws_environment)) as (results, gallery):
+        for work in (results.get("r1"), results.expect(FRAME), gallery.version(), results.page(ResultQuery())):
+            with pytest.raises(StoreError, match=r"no_such_table.*facewire aws init"):
+                await work
+
+
+async def test_a_table_that_has_gone_is_made_again_by_all_who_miss_it(aws_environment: str) -> None:
+    settings = dynamodb_settings(aws_environment, create_missing=True)
+    async with open_stores(settings) as (results, gallery):
+        with capture_logs() as logs:
+            await asyncio.gather(results.expect(FRAME), gallery.version(), results.page(ResultQuery()))
+        assert {entry["log_level"] for entry in logs} == {"warning"}
+        assert await results.keep([ANSWER]) == [ANSWER]
+
+
+async def test_an_endpoint_out_of_reach_is_named(aws_environment: str) -> None:
+    assert aws_environment  # for the credentials
+    settings = dynamodb_settings(f"http://127.0.0.1:{free_port()}")
+    async with open_stores(settings) as (results, gallery):
+        works = (results.get("r1"), results.expect(FRAME), results.keep([ANSWER]), gallery.version(), gallery.faces())
+        outcomes = await asyncio.gather(*works, return_exceptions=True)
+        assert [getattr(outcome, "code", outcome) for outcome in outcomes] == ["unreachable"] * len(works)
+        assert all(isinstance(outcome, StoreError) for outcome in outcomes)
+
+
+async def test_what_the_settings_name_is_opened(aws_environment: str, tmp_path: Path) -> None:
+    async with raw_table(aws_environment) as raw:
+        await _opens(raw)
+    async with open_stores(StoreSettings(data_dir=tmp_path)) as (results, gallery):
+        assert isinstance(results, SqliteResultStore)
+        assert isinstance(gallery, SqliteGalleryStore)
+    assert (tmp_path / "facewire.db").exists()
+
+
+async def _opens(raw: RawTable) -> None:
+    async with open_stores(raw.settings, id_window_seconds=1, kept_days=1) as (results, gallery):
+        assert isinstance(results, DynamoDbResultStore)
+        assert isinstance(gallery, DynamoDbGalleryStore)
+        await results.keep([ANSWER])
+    assert await raw.item("r1", "frame")
