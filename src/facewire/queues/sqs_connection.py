@@ -85,7 +85,7 @@ class SqsConnection:
             self._urls.pop(name, None)
             ensured = await ensure_queue(self.calls, queue_name(name).removesuffix(DEAD_SUFFIX))
         if made := [queue.name for queue in ensured if queue.made]:
-            _log.warning("queues were missing and have been made again, empty", queues=made)
+            _log.warning("queues were missing and have been made, empty", queues=made)
 
     async def _end_background(self) -> None:
         if not self._background:
