@@ -19,7 +19,7 @@ _WAIT_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 #: How long a batch that is under way when the forwarding is cancelled may take.
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -276,6 +277,31 @@ async def test_answers_of_the_intake_wait_while_the_queue_is_away_and_are_forwar
     assert {name for name, code in codes.items() if code == "skipped"} == set(skipped)
     assert codes[given_up] == "dead_letter"
     assert undecodable == {frame.request_id for frame in frames} - {*skipped, given_up}
+
+
+async def test_a_stop_ends_in_time_though_the_queue_hangs_and_the_broker_is_away(bench: Bench) -> None:
+    async with Database.open(bench.folder / "data" / "inbox.db") as database:
+        inbox = Inbox(database, max_bytes=1024**2, policy="all", id_window_seconds=600)
+        await inbox.accept(Frame.of(faceless(0), request_id="r1"))
+    await bench.broker.kill()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {
+            **bench.environment,
+            "FACEWIRE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "FACEWIRE_LOG_LEVEL": "debug",
+        }
+        service = Service(MODULE, environment, bench.folder / "one.log")
+        await service.start()
+        try:
+            await until(lambda: "faces detected" in bench.log())
+            async with asyncio.timeout(10):
+                assert await service.stop() == 0
+        finally:
+            await service.kill()
+            await bench.broker.bring_back()
+    async with Database.open(bench.folder / "data" / "inbox.db") as database:
+        depth = await SqliteQueue(database, "inbox").depth()
+    assert (depth.waiting, depth.leased) == (1, 0)
 
 
 async def test_a_wrong_setting_is_one_line(bench: Bench) -> None:

@@ -28,7 +28,7 @@ from facewire_detector.worker import run_detector
 #: How soon another detector takes on the frames of one that was killed.
 LEASE_SECONDS = 15.0
 #: How long answers that lie here at the stop may take to leave; later ones wait for the next detector.
-_LAST_ANSWERS_SECONDS = 2.0
+_LAST_ANSWERS_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
