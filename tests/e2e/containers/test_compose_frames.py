@@ -41,7 +41,7 @@ async def over_mqtt(stack: Stack, bundle: Path, probes: Mapping[Path, str]) -> l
             tasks.create_task(camera.send(Picture.read(path), request_id))
         async for answer in camera.answers():
             answers[answer.request_id] = answer
-            if ids.keys() and answers.keys() >= set(ids.values()):
+            if answers.keys() >= set(ids.values()):
                 break
     return [answers[request_id] for request_id in ids.values()]
 
@@ -54,17 +54,16 @@ async def test_frames_over_mqtt_with_a_certificate(stack: Stack, camera_bundle: 
     check(enrolled.probes, await over_mqtt(stack, camera_bundle, enrolled.probes))
 
 
-class TestDynamoDb:
-    """The same with results and gallery in DynamoDB."""
+@pytest.fixture
+def dynamodb(stack: Stack, key: str, labelled: Labelled) -> Iterator[Labelled]:
+    """Keep results and gallery in DynamoDB, and enrol everybody there."""
+    stack.up(FACEWIRE_STORE="dynamodb")
+    asyncio.run(enroll(stack, key, labelled))
+    yield labelled
+    stack.up()
 
-    @pytest.fixture(scope="class")
-    def dynamodb(self, stack: Stack, key: str, labelled: Labelled) -> Iterator[Labelled]:
-        stack.up(FACEWIRE_STORE="dynamodb")
-        asyncio.run(enroll(stack, key, labelled))
-        yield labelled
-        stack.up()
 
-    async def test_frames(self, stack: Stack, key: str, dynamodb: Labelled, camera_bundle: Path) -> None:
-        async with Client.open(stack.http_url(), key) as client:
-            check(dynamodb.probes, await over_http(client, dynamodb.probes))
-        check(dynamodb.probes, await over_mqtt(stack, camera_bundle, dynamodb.probes))
+async def test_frames_with_dynamodb(stack: Stack, key: str, dynamodb: Labelled, camera_bundle: Path) -> None:
+    async with Client.open(stack.http_url(), key) as client:
+        check(dynamodb.probes, await over_http(client, dynamodb.probes))
+    check(dynamodb.probes, await over_mqtt(stack, camera_bundle, dynamodb.probes))
