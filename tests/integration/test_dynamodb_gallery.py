@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ from facewire.errors import GalleryError
 from facewire.gallerysync import GallerySync
 from facewire.messages import FaceCrop
 from facewire.stores import EnrolledFace
-from facewire.stores.dynamodb import DynamoDbGalleryStore
+from facewire.stores.dynamodb import DynamoDbGalleryStore, Table, ensure_table
+from facewire.stores.dynamodb_items import Item, Key, Value
 from pipeline_fakes import ColourEmbedder, eventually
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+#: The partition that says, for an hour, which faces a change was about.
+CHANGES = ("gallery-changes",)
 CROP = FaceCrop(jpeg=b"\xff\xd8\xff jpeg", landmarks=None)
 
 
@@ -67,7 +71,7 @@ async def test_deleting_and_embedding_again_at_the_same_time_leaves_all_or_nothi
     await deleting.add(faces)
     others = [replace(known, embedder="other") for known in faces]
     await asyncio.gather(deleting.delete_person("Ada"), *(embedding.add_embeddings([other]) for other in others))
-    assert [item["pk"]["S"] for item in await raw.items()] == ["gallery"]
+    assert [item["pk"]["S"] for item in await raw.items(but=CHANGES)] == ["gallery"]
 
 
 async def test_a_deleted_person_leaves_only_the_version(raw: RawTable, store: DynamoDbGalleryStore) -> None:
@@ -75,8 +79,12 @@ async def test_a_deleted_person_leaves_only_the_version(raw: RawTable, store: Dy
     await store.add(faces)
     await store.add([replace(known, embedder="other") for known in faces])
     assert await store.delete_person("Ada") == 40
-    (left,) = await raw.items()
-    assert left == {"pk": {"S": "gallery"}, "sk": {"S": "version"}, "version": {"N": str(await store.version())}}
+    assert "Ada" not in str(await raw.items())
+    (left,) = await raw.items(but=CHANGES)
+    assert left["version"] == {"N": str(await store.version())}
+    changes = [item for item in await raw.items() if item != left]
+    assert {frozenset(item) for item in changes} == {frozenset({"pk", "sk", "faces", "expires_at"})}
+    assert all(0 < int(item["expires_at"]["N"]) - time.time() <= 3600 for item in changes)
 
 
 async def test_a_recognizer_sees_a_new_face_within_two_seconds(raw: RawTable, store: DynamoDbGalleryStore) -> None:
@@ -120,3 +128,66 @@ async def test_a_crop_that_does_not_fit_into_an_item_is_refused(store: DynamoDbG
     with pytest.raises(GalleryError, match="crop_too_large"):
         await store.add([face(1, crop=large)])
     assert await store.faces() == (0, [])
+
+
+class CountingTable(Table):
+    """A table that counts the items which queries have read."""
+
+    def __init__(self, raw: RawTable) -> None:
+        super().__init__(raw.client, raw.name)
+        self.read = 0
+
+    async def query(self, condition: str, values: Mapping[str, Value], **options: Any) -> AsyncIterator[list[Item]]:
+        async for page in super().query(condition, values, **options):
+            self.read += len(page)
+            yield page
+
+
+async def test_only_what_has_changed_is_loaded_again(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+    await store.add([face(number) for number in range(100)])
+    table = CountingTable(raw)
+    recognizer = DynamoDbGalleryStore(table)
+    assert len((await recognizer.faces("colour"))[1]) == 100
+    assert table.read == 100
+
+    table.read = 0
+    await store.add([face(200, "Grace"), replace(face(3), embedder="other")])
+    await store.delete_face("Ada", "face 7")
+    version, faces = await recognizer.faces("colour")
+    assert version == await store.version()
+    assert {found.face_id for found in faces} == {f"face {number}" for number in (*range(100), 200)} - {"face 7"}
+    assert table.read == 2  # changes
+    assert (version, faces) == await DynamoDbGalleryStore(raw.table).faces("colour")
+
+    table.read = 0
+    assert await recognizer.faces("colour") == (version, faces)
+    assert table.read == 0
+
+
+async def test_who_is_far_behind_loads_all_faces(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+    await store.add([face(1)])
+    recognizer = DynamoDbGalleryStore(raw.table)
+    await recognizer.faces("colour")
+    await store.add([face(2)])
+    changes = [Key("gallery-changes", item["sk"]["S"]) for item in await raw.items() if item["pk"]["S"] in CHANGES]
+    await raw.table.write_many(deletes=changes)  # as DynamoDB does after an hour
+    assert [found.face_id for found in (await recognizer.faces("colour"))[1]] == ["face 1", "face 2"]
+
+
+async def test_a_table_made_anew_is_loaded_anew(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+    await store.add([face(1)])
+    recognizer = DynamoDbGalleryStore(raw.table)
+    await recognizer.faces("colour")
+    await raw.client.delete_table(TableName=raw.name)
+    await ensure_table(raw.client, raw.name)
+    assert await recognizer.faces("colour") == (0, [])
+    await recognizer.faces("colour")
+
+    behind = DynamoDbGalleryStore(raw.table)
+    await store.add([face(2)])
+    await behind.faces("colour")
+    await raw.client.delete_table(TableName=raw.name)
+    await ensure_table(raw.client, raw.name)
+    await store.add([face(3)])
+    await store.add([face(4)])
+    assert [found.face_id for found in (await behind.faces("colour"))[1]] == ["face 3", "face 4"]

@@ -25,6 +25,11 @@ def face_key(face_id: str) -> Key:
     return _key(face_id, FACES)
 
 
+def vector_key(face_id: str, embedder: str) -> Key:
+    """Return the key of the embedding that an embedder made of the face."""
+    return _key(face_id, vectors(embedder))
+
+
 def vectors(embedder: str) -> str:
     """Return what the sort keys of the embeddings of one embedder start with."""
     return f"{VECTORS}{embedder}#"
@@ -55,7 +60,7 @@ def deletions(face: Item) -> list[Write]:
     condition = "#person = :person AND #embedders = :embedders"
     return [
         Write.delete(Key.of(face), condition=condition, values=values),
-        *(Write.delete(_key(face_id, vectors(embedder))) for embedder in face["embedders"]),
+        *(Write.delete(vector_key(face_id, embedder)) for embedder in face["embedders"]),
         Write.delete(_key(face_id, CROPS)),
     ]
 
@@ -73,7 +78,7 @@ def crops_of(items: Iterable[Item]) -> list[EnrolledFace]:
     for face in by_key.values():
         crop = by_key.get(_key(face["face_id"], CROPS))
         if face["sk"].startswith(FACES) and crop is not None:
-            vector = by_key.get(_key(face["face_id"], vectors(face["embedders"][0])))
+            vector = by_key.get(vector_key(face["face_id"], face["embedders"][0]))
             if vector is not None:
                 found.append(face_of(vector, _crop_of(crop)))
     return found

@@ -1,10 +1,12 @@
 """The gallery in a DynamoDB table: faces, their embeddings and enrolment crops, each an item of its own.
 
 Faces are spread over a few partitions, so that loading them all is not held up by the 3,000 read units a second that
-one partition gives. Whatever changes, the version changes in the same transaction.
+one partition gives. Whatever changes, the version changes in the same transaction, and for an hour it is known which
+faces a change was about, by their ids alone: who has loaded the gallery reads no more than those.
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -23,25 +25,23 @@ from facewire.stores.dynamodb_faces import (
     face_key,
     face_of,
     people_of,
-    vectors,
 )
 from facewire.stores.dynamodb_items import Item, Key, Value, Write
+from facewire.stores.dynamodb_loading import VERSION, Loader, Version
 from facewire.stores.dynamodb_table import Table, together
 from facewire.waiting import growing_pauses
 
 A = TypeVar("A")
-#: The writes for each face that changes.
-_Plan = list[list[Write]]
+#: The writes for each face that changes, by its id.
+_Plan = dict[str, list[Write]]
 
 #: How often a change is tried anew because others have changed the gallery meanwhile.
 ATTEMPTS = 20
 #: What one transaction writes. It may have 4 MB, but aiohttp sends a body of up to 1 MiB, in base64, without blocking.
 TRANSACTION_BYTES = 700_000
-#: What an item counts at least: a transaction takes 100 items, one of them the version.
-ITEM_BYTES = 7_100
+#: What an item counts at least: a transaction takes 100 items, two of them for the version.
+ITEM_BYTES = 7_200
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
-_VERSION = Key("gallery", "version")
-_COUNT = Write.update(_VERSION, "ADD #version :one", values={"one": 1})
 
 
 class DynamoDbGalleryStore(GalleryStore):
@@ -49,11 +49,11 @@ class DynamoDbGalleryStore(GalleryStore):
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._loader = Loader(table, self._items)
 
     async def version(self) -> int:
         """Return the number of the latest change."""
-        item = await self._table.get(_VERSION)
-        return 0 if item is None else int(item["version"])
+        return (await self._version()).number
 
     async def add(self, faces: Sequence[EnrolledFace]) -> int:
         """Keep the faces and return the version.
@@ -75,11 +75,13 @@ class DynamoDbGalleryStore(GalleryStore):
     async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
         """Return the version and all faces, or those of one embedder, oldest first, crops left out.
 
+        Those of an embedder are kept in memory, and only what has changed is read when they are asked for again.
         Faces that are added or deleted meanwhile may be there or not: the version then is an older one.
         """
+        if embedder is not None:
+            return await self._loader.faces(embedder)
         version = await self.version()
-        items = await self._items(VECTORS if embedder is None else vectors(embedder))
-        return version, sorted((face_of(item) for item in items), key=age)
+        return version, sorted(map(face_of, await self._items(VECTORS)), key=age)
 
     async def crops(self) -> list[EnrolledFace]:
         """Return each face that has a crop once, with it and its first embedding, oldest first."""
@@ -112,6 +114,9 @@ class DynamoDbGalleryStore(GalleryStore):
 
         return [item for items in await together(of_shard, SHARDS) for item in items]
 
+    async def _version(self) -> Version:
+        return Version.of(await self._table.get(VERSION))
+
     async def _known(self, faces: Iterable[EnrolledFace]) -> dict[Key, Item]:
         return await self._table.get_many(face_key(face.face_id) for face in faces)
 
@@ -121,10 +126,12 @@ class DynamoDbGalleryStore(GalleryStore):
         Where others were faster it is planned anew.
         """
         for pause in islice(growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), ATTEMPTS):
+            version = await self._version()
             planned = await plan()
             if not planned:
                 return 0
-            if await self._table.transact([*(write for writes in planned for write in writes), _COUNT]):
+            changes = [write for writes in planned.values() for write in writes]
+            if await self._table.transact([*changes, *version.next(secrets.token_hex(6), list(planned))]):
                 return len(planned)
             await asyncio.sleep(pause)
         raise StoreError("busy", f"the gallery was changed by others {ATTEMPTS} times in a row: try again")
@@ -132,16 +139,17 @@ class DynamoDbGalleryStore(GalleryStore):
     async def _plan_to_add(self, faces: Sequence[EnrolledFace]) -> _Plan:
         known = await self._known(faces)
         _check_owners(faces, known)
-        return _some(additions(face, known.get(face_key(face.face_id))) for face in faces)
+        return _some((face.face_id, additions(face, known.get(face_key(face.face_id)))) for face in faces)
 
     async def _plan_embeddings(self, faces: Sequence[EnrolledFace]) -> _Plan:
         known = await self._known(faces)
         there = [(face, known.get(face_key(face.face_id))) for face in faces]
-        return _some(additions(face, item) for face, item in there if item and item["person"] == face.person)
+        owned = [(face, item) for face, item in there if item and item["person"] == face.person]
+        return _some((face.face_id, additions(face, item)) for face, item in owned)
 
     async def _plan_to_delete(self, person: str, keys: Sequence[Key]) -> _Plan:
         items = await self._table.get_many(keys)
-        return [deletions(item) for item in items.values() if item["person"] == person]
+        return {item["face_id"]: deletions(item) for item in items.values() if item["person"] == person}
 
 
 def _check_owners(faces: Sequence[EnrolledFace], known: Mapping[Key, Item]) -> None:
@@ -153,8 +161,8 @@ def _check_owners(faces: Sequence[EnrolledFace], known: Mapping[Key, Item]) -> N
             raise GalleryError("face_id_taken", detail)
 
 
-def _some(parts: Iterable[list[Write]]) -> _Plan:
-    return [writes for writes in parts if writes]
+def _some(parts: Iterable[tuple[str, list[Write]]]) -> _Plan:
+    return {face_id: writes for face_id, writes in parts if writes}
 
 
 def _batches(faces: Iterable[A], writes_of: Callable[[A], Sequence[Write]]) -> Iterator[list[A]]:

@@ -10,6 +10,7 @@ Every item has a partition key `pk` and a sort key `sk`:
 | `days` | `2026-11-22` | that there are results of this day |
 | `forgotten` | hash of a person | the gallery's version from which the person is no longer in it |
 | `gallery` | `version` | the number of the gallery's latest change |
+| `gallery-changes` | number of a change | the ids of the faces it was about, for an hour |
 | `gallery#<shard>` | `face#…`, `vector#…`, `crop#…` | an enrolled face, one of its embeddings, its crop |
 
 A request id never holds `#`; a hash is the SHA-256 of the name, so that no key tells whom it is about. The indexes are
