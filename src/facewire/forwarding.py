@@ -9,7 +9,7 @@ from facewire.delivery import note_queue_error
 from facewire.errors import QueueError
 from facewire.failures import answer_given_up
 from facewire.messages import Source
-from facewire.queues import Lease, Queue
+from facewire.queues import Lease, Queue, Sender
 from facewire.waiting import growing_pauses, happens_within, uninterrupted
 
 STAGE = "forward"
@@ -24,7 +24,7 @@ _GRACE_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
-async def forward_answers(answers: Queue, responses: Queue, stop: asyncio.Event) -> None:
+async def forward_answers(answers: Queue, responses: Sender, stop: asyncio.Event) -> None:
     """Send what comes over `answers` to `responses`, and only then delete it, until `stop` is set and it is empty.
 
     While `responses` is out of reach it is tried again until the stop; what is left stays in `answers`, and an outage
@@ -33,7 +33,7 @@ async def forward_answers(answers: Queue, responses: Queue, stop: asyncio.Event)
     await _forward(answers, responses, stop, lambda body: body)
 
 
-async def forward_dead_letters(dead: Queue, responses: Queue, stop: asyncio.Event, *, source: Source) -> None:
+async def forward_dead_letters(dead: Queue, responses: Sender, stop: asyncio.Event, *, source: Source) -> None:
     """Do the same for messages that were given up: answers go as they are, to all others goes `failed: dead_letter`.
 
     One that names no request is deleted and logged.
@@ -48,7 +48,7 @@ async def forward_dead_letters(dead: Queue, responses: Queue, stop: asyncio.Even
 
 
 async def _forward(
-    queue: Queue, responses: Queue, stop: asyncio.Event, answer_in: Callable[[bytes], bytes | None]
+    queue: Queue, responses: Sender, stop: asyncio.Event, answer_in: Callable[[bytes], bytes | None]
 ) -> None:
     pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     while True:
@@ -68,7 +68,7 @@ async def _forward(
                 return
 
 
-async def _move(queue: Queue, leases: Sequence[Lease], responses: Queue, bodies: Sequence[bytes]) -> None:
+async def _move(queue: Queue, leases: Sequence[Lease], responses: Sender, bodies: Sequence[bytes]) -> None:
     try:
         await responses.send(bodies)
     except QueueError:

@@ -319,3 +319,22 @@ async def test_leaving_a_broker_that_is_away_ends_at_the_deadline() -> None:
     bench = Bench()
     bench.connection.answers_unsubscribe = False
     assert not await leave(bench, drain_seconds=0.05)
+
+
+async def test_what_is_a_frame_can_be_said_by_the_caller() -> None:
+    def reading(topic: str, payload: bytes) -> Frame:
+        if len(payload) > 100:
+            raise IntakeError("too_large", "at most 100 bytes are taken here")
+        return Frame.of(payload, request_id="r1", camera=topic)
+
+    bench = Bench(("door", JPEG), ("door", JPEG * 20))
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        taking = take_and_leave(bench.connection, bench.intake, stop=stop, may_leave=lambda: True, reading=reading)
+        tasks.create_task(taking)
+        await until(lambda: len(bench.connection.acknowledged) == 2)
+        stop.set()
+    assert [frame.camera for frame in bench.inbox.frames] == ["door"]
+    (refused,) = bench.responses.answers
+    assert refused.error is not None
+    assert refused.error.code == "too_large"

@@ -6,7 +6,7 @@ acknowledged, so none vanishes and none is sent again for ever. What a camera se
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import structlog
 from facewire import metrics
 from facewire.errors import IntakeError, QueueError, StoreError
 from facewire.messages import Frame, RecognizedFaces, failed
-from facewire.mqtt import MqttConnection, Received
+from facewire.mqtt import Received
 from facewire.queues import Queue
 from facewire.waiting import growing_pauses, happens_within
 from facewire_detector.topics import is_handed_over, read_frame, refusal
@@ -33,6 +33,19 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
 _log = structlog.get_logger()
+
+#: Returns the frame in a message of a topic; IntakeError says what is wrong.
+Reading = Callable[[str, bytes], Frame]
+
+
+class FrameSource(Protocol):
+    """Where messages with frames come from: `facewire.mqtt.MqttConnection`, or what behaves like one."""
+
+    def messages(self) -> AsyncIterator[Received]:
+        """Yield what arrives, in order; never ends by itself."""
+
+    async def unsubscribe(self) -> None:
+        """Give up the subscriptions and return once nothing more is sent for them."""
 
 
 class FrameInbox(Protocol):
@@ -69,41 +82,31 @@ class Intake:
 
 
 async def take_from_mqtt(
-    connection: MqttConnection, intake: Intake, *, stop: asyncio.Event, drain_seconds: float = 5.0
+    connection: FrameSource, intake: Intake, *, stop: asyncio.Event, drain_seconds: float = 5.0
 ) -> None:
     """Commit the frames that `connection` receives until `stop` is set.
 
     Many commits run at once; acknowledgements keep the order of arrival. After the stop what is in hand has
     `drain_seconds` to be committed; the broker keeps the rest for the next connection of the same identifier.
     """
-    await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, may_leave=lambda: False)
+    await take_and_leave(connection, intake, stop=stop, drain_seconds=drain_seconds, may_leave=lambda: False)
 
 
-async def take_and_leave(
-    connection: MqttConnection,
+async def take_and_leave(  # noqa: PLR0913 - all but source and intake are named
+    connection: FrameSource,
     intake: Intake,
     *,
     stop: asyncio.Event,
     may_leave: Callable[[], bool],
     drain_seconds: float = 5.0,
+    reading: Reading = read_frame,
 ) -> bool:
-    """Do the same, but at the stop leave the shared subscriptions of `connection`, if it may.
+    """Do the same, but at the stop leave the subscriptions of `connection`, if it may.
 
-    The broker deals nothing more then, and what it has dealt already is taken as well. Returns whether the connection
-    has left and everything was taken within `drain_seconds`.
+    Nothing more is dealt to it then, and what it was dealt already is taken as well. `reading` says what is a frame.
+    Returns whether the connection has left and everything was taken within `drain_seconds`.
     """
-    return await _take(connection, intake, stop=stop, drain_seconds=drain_seconds, may_leave=may_leave)
-
-
-async def _take(
-    connection: MqttConnection,
-    intake: Intake,
-    *,
-    stop: asyncio.Event,
-    drain_seconds: float,
-    may_leave: Callable[[], bool],
-) -> bool:
-    taking = _MqttIntake(intake)
+    taking = _MqttIntake(intake, reading)
     left = False
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as tasks:
@@ -122,14 +125,15 @@ async def _take(
 
 
 class _MqttIntake:
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, reading: Reading) -> None:
         self._intake = intake
+        self._reading = reading
         self._places = asyncio.Semaphore(MAX_COMMITS)
         self._large_places = asyncio.Semaphore(MAX_LARGE_COMMITS)
         self._in_hand = 0
         self._moved = asyncio.Event()
 
-    async def read(self, connection: MqttConnection, tasks: asyncio.TaskGroup) -> None:
+    async def read(self, connection: FrameSource, tasks: asyncio.TaskGroup) -> None:
         async for message in connection.messages():
             await self._places.acquire()
             self._in_hand += 1
@@ -163,7 +167,8 @@ class _MqttIntake:
     async def _commit(self, message: Received, *, large: bool) -> None:
         topic, payload = message.topic, message.payload
         try:
-            frame = await asyncio.to_thread(read_frame, topic, payload) if large else read_frame(topic, payload)
+            read = self._reading
+            frame = await asyncio.to_thread(read, topic, payload) if large else read(topic, payload)
         except IntakeError as error:
             await self._refuse(await asyncio.to_thread(refusal, topic, payload, error))
             return

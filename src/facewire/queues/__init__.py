@@ -20,11 +20,15 @@ class Lease:
     receives: int
 
 
-class Queue(Protocol):
-    """Messages that stay until acknowledged. Every call raises QueueError where the queue cannot answer."""
+class Sender(Protocol):
+    """What takes messages; QueueError where it cannot take them now."""
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Keep each of `bodies` (at most 1,000,000 bytes each) durably before returning."""
+
+
+class Queue(Sender, Protocol):
+    """Messages that stay until acknowledged. Every call raises QueueError where the queue cannot answer."""
 
     async def receive(self, limit: int, *, wait: float) -> list[Lease]:
         """Return up to `limit` messages, oldest first, waiting up to `wait` seconds for the first."""
