@@ -79,6 +79,7 @@ def onet(probability: float) -> Net:
         {"thresholds": (0.0, 0.7, 0.7)},
         {"factor": 1.0},
         {"factor": 0.0},
+        {"most_candidates": 0},
         {"threads": 0},
     ],
 )
@@ -188,6 +189,24 @@ def test_what_rnet_refuses_never_reaches_onet() -> None:
 
 def test_what_onet_refuses_is_no_face() -> None:
     assert len(Mtcnn(Nets(one_cell_pnet, rnet(0.9), onet(0.6)))(np.zeros((60, 80, 3), np.uint8))) == 0
+
+
+def test_only_the_best_candidates_of_a_scale_go_on() -> None:
+    def two_cells_pnet(x: Array) -> Array:
+        found = one_cell_pnet(x)
+        found[0, :, -1, -1] = 8, 0, 0, 0, 0
+        return found
+
+    crops: list[int] = []
+
+    def counting_rnet(x: Array) -> Array:
+        crops.append(len(x))
+        return rnet(0.6)(x)
+
+    image = np.zeros((60, 60, 3), np.uint8)
+    for most in (3, 2, 1):
+        Mtcnn(Nets(two_cells_pnet, counting_rnet, refuse), Options(min_face_size=48, most_candidates=most))(image)
+    assert crops == [2, 2, 1]
 
 
 def test_coordinates_of_one_candidate() -> None:
