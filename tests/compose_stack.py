@@ -57,6 +57,7 @@ class Stack:
 
     def __init__(self, project: str, variables: Mapping[str, str], overrides: Path) -> None:
         self.aws_port = free_port()
+        self.dev_port = free_port()
         self.mqtt_port = free_port()
         self.environment = {
             **os.environ,
@@ -64,6 +65,7 @@ class Stack:
             "COMPOSE_FILE": f"{ROOT / 'docker-compose.yml'}:{overrides}",
             "COMPOSE_MENU": "0",
             "E2E_AWS_PORT": str(self.aws_port),
+            "FACEWIRE_DEV_MQTT_PORT": str(self.dev_port),
             "FACEWIRE_HTTP_PORT": _two_free_ports(),
             "FACEWIRE_MQTTS_PORT": str(self.mqtt_port),
             **variables,
@@ -147,7 +149,7 @@ class Stack:
 
     def down(self) -> None:
         """Remove everything that the project has made but its images."""
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10")
 
     def leftovers(self) -> list[str]:
         """Return the containers, volumes and networks of the project that are there."""

@@ -9,6 +9,7 @@ import pytest
 
 from compose_stack import Labelled, Stack, answers_to, enroll, submit
 from facewire.messages import UNKNOWN, RecognizedFaces
+from facewire.settings import MqttSettings
 from facewire_standalone.camera import Camera
 from facewire_standalone.client import Client, Picture
 
@@ -29,12 +30,12 @@ async def over_http(client: Client, probes: Mapping[Path, str]) -> list[Recogniz
     return await answers_to(client, ids, ANSWER_SECONDS)
 
 
-async def over_mqtt(stack: Stack, bundle: Path, probes: Mapping[Path, str]) -> list[RecognizedFaces]:
+async def over_mqtt(settings: MqttSettings, name: str, probes: Mapping[Path, str]) -> list[RecognizedFaces]:
     ids = {path: f"mqtt-{uuid.uuid4()}" for path in probes}
     answers: dict[str, RecognizedFaces] = {}
     async with (
         asyncio.timeout(ANSWER_SECONDS),
-        Camera.open(stack.mqtt_settings(bundle), bundle.stem) as camera,
+        Camera.open(settings, name) as camera,
         asyncio.TaskGroup() as tasks,
     ):
         for path, request_id in ids.items():
@@ -51,7 +52,13 @@ async def test_frames_over_http(client: Client, enrolled: Labelled) -> None:
 
 
 async def test_frames_over_mqtt_with_a_certificate(stack: Stack, camera_bundle: Path, enrolled: Labelled) -> None:
-    check(enrolled.probes, await over_mqtt(stack, camera_bundle, enrolled.probes))
+    check(enrolled.probes, await over_mqtt(stack.mqtt_settings(camera_bundle), camera_bundle.stem, enrolled.probes))
+
+
+async def test_frames_through_the_plain_broker_of_the_profile_dev(stack: Stack, enrolled: Labelled) -> None:
+    await asyncio.to_thread(stack.up, "mosquitto-dev")
+    settings = MqttSettings.read(mqtt_host="127.0.0.1", mqtt_port=stack.dev_port)
+    check(enrolled.probes, await over_mqtt(settings, "bench", enrolled.probes))
 
 
 @pytest.fixture
@@ -66,4 +73,4 @@ def dynamodb(stack: Stack, key: str, labelled: Labelled) -> Iterator[Labelled]:
 async def test_frames_with_dynamodb(stack: Stack, key: str, dynamodb: Labelled, camera_bundle: Path) -> None:
     async with Client.open(stack.http_url(), key) as client:
         check(dynamodb.probes, await over_http(client, dynamodb.probes))
-    check(dynamodb.probes, await over_mqtt(stack, camera_bundle, dynamodb.probes))
+    check(dynamodb.probes, await over_mqtt(stack.mqtt_settings(camera_bundle), camera_bundle.stem, dynamodb.probes))
