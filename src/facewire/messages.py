@@ -273,11 +273,40 @@ class RunnerUp(_Message):
     similarity: float
 
 
+class Emotions(_Message):
+    """How probable each facial expression is, from 0 to 1; together 1. What somebody feels is another matter."""
+
+    neutral: float
+    happy: float
+    sad: float
+    angry: float
+    fearful: float
+    disgusted: float
+    surprised: float
+
+
+class FaceAttributes(_Message):
+    """What a network guesses from a face's look: `age` in years, `gender_confidence` from 0.5 to 1.
+
+    docs/attributes.md says how often it errs.
+    """
+
+    emotions: Emotions
+    age: float
+    gender: Literal["female", "male"]
+    gender_confidence: float
+
+
+def _is_absent(value: FaceAttributes | None) -> bool:
+    return value is None
+
+
 class RecognizedFace(_Message):
     """One face and who it is: `similarity` is the cosine to the nearest person, `reason` says why it is unknown.
 
     `person` is null unless the face is `known`. For an unknown face `nearest` says whom it came closest to, which is
-    no statement about who it is. `runner_up` is the second nearest person in either case.
+    no statement about who it is. `runner_up` is the second nearest person in either case. `attributes` are there only
+    if the recognizer was told to guess them.
     """
 
     index: int
@@ -291,6 +320,7 @@ class RecognizedFace(_Message):
     landmarks: Landmarks | None
     confidence: float
     quality: FaceQuality | None = None
+    attributes: FaceAttributes | None = Field(default=None, exclude_if=_is_absent)
 
 
 class Enrolled(_Message):
