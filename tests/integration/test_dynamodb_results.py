@@ -133,6 +133,22 @@ async def test_entries_without_their_answer_are_not_shown_and_deleted_with_the_p
     assert len(await raw.items(but=BESIDES)) == 2
 
 
+async def test_a_left_over_entry_does_not_show_an_answer_twice(raw: RawTable, store: DynamoDbResultStore) -> None:
+    answer = done(frame(), "Ada")
+    await store.keep([answer])
+    for key in Row.answered(answer).entries(answer):
+        await raw.table.write_many(puts=[{**key._asdict(), "written_at": 0}])
+    assert [found.answer for found in (await store.page(ResultQuery(person="Ada"))).results] == [answer]
+
+
+async def test_a_tombstone_that_an_index_still_shows_is_no_result(raw: RawTable, store: DynamoDbResultStore) -> None:
+    await store.expect(frame())
+    await store.expire(NOON + timedelta(days=1), forget_before=NOON)
+    (tombstone,) = await raw.items(but=BESIDES)
+    await raw.client.put_item(TableName=raw.name, Item={**tombstone, "day": {"S": "2026-11-22"}})
+    assert (await store.page(ResultQuery())).results == []
+
+
 async def test_names_are_in_no_key(raw: RawTable, store: DynamoDbResultStore) -> None:
     await store.keep([done(frame(), "Ada")])
     keys = [item[name]["S"] for item in await raw.items() for name in ("pk", "sk")]
