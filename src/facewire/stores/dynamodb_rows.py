@@ -15,7 +15,7 @@ from facewire.stores.dynamodb_items import Item, Key
 from facewire.stores.dynamodb_schema import TTL
 from facewire.stores.requests import EXPIRED, Known
 
-#: DynamoDB takes items of up to 400 KB; the rest is for the other attributes. 32 faces take about 6 KB.
+#: DynamoDB takes items of up to 400 KB; the rest is for the other attributes. 32 faces take 8 to 29 KB.
 MAX_ANSWER_BYTES = 390_000
 #: Before every moment, and after every one.
 FIRST, LAST = "0", "~"
