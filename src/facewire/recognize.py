@@ -16,6 +16,7 @@ from facewire.messages import (
     DetectedFace,
     DetectedFaces,
     Enrolled,
+    FaceAttributes,
     FaceQuality,
     RecognizedFace,
     RecognizedFaces,
@@ -27,7 +28,8 @@ from facewire.names import face_id
 from facewire.stores import EnrolledFace
 from facewire.timing import StepClock, milliseconds_between
 from facewire.vision.alignment import align
-from facewire.vision.embedder import Embedder
+from facewire.vision.attributes import AttributeModel
+from facewire.vision.embedder import Embedder, ModelSpec
 from facewire.vision.quality import RECOGNITION, assess, refusals
 
 _DIGITS = 4
@@ -43,32 +45,45 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A face in its crop; `chip` is its aligned picture, `fit` whether its quality is good enough to name it."""
+    """A face in its crop; `chip` is its aligned picture, `fit` whether its quality is good enough to name it.
+
+    `attribute_chip` is the picture that its attributes are guessed from, if they are.
+    """
 
     face: DetectedFace
     in_crop: FaceInCrop
     quality: FaceQuality
     fit: bool
     chip: NDArray[np.uint8]
+    attribute_chip: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """A prepared face with its embedding and match."""
+    """A prepared face with its embedding and match, and with its attributes if they were guessed."""
 
     prepared: _Prepared
     embedding: NDArray[np.float32]
     match: Match
+    attributes: FaceAttributes | None
 
 
 class FaceRecognizer:
     """Names faces with one embedder; `threshold` and `margin` are the embedder's own unless given.
 
-    May be called from several threads at once.
+    With a model of `attributes` it also guesses those of each face. May be called from several threads at once.
     """
 
-    def __init__(self, embedder: Embedder, *, threshold: float | None = None, margin: float | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        threshold: float | None = None,
+        margin: float | None = None,
+        attributes: AttributeModel | None = None,
+    ) -> None:
         self._embedder = embedder
+        self._attributes = attributes
         self._threshold = embedder.spec.threshold if threshold is None else threshold
         self._margin = embedder.spec.margin if margin is None else margin
 
@@ -87,24 +102,22 @@ class FaceRecognizer:
         `failed`; the others go on.
 
         An enrolment's faces are compared with the gallery as it was before; its `result` is the person enrolled.
-        Timings in milliseconds: `queue` since the detector sent the message, `align`, `embed` and `match` of the whole
+        Attributes are guessed where the quality is good enough to name a face. Timings in milliseconds: `queue` since
+        the detector sent the message, `align`, `embed`, `match` and, if they are guessed, `attributes` of the whole
         batch, `total` since the frame was received.
         """
         started = now()
         clock = StepClock()
         prepared = [self._prepare(message) for message in messages]
         clock.lap("align")
-        embeddings = self._embed([faces for faces in prepared if not isinstance(faces, FacewireError)])
-        clock.lap("embed")
-        matches = gallery.match(embeddings, threshold=self._threshold, margin=self._margin)
-        clock.lap("match")
-        compared = iter(zip(embeddings, matches, strict=True))
+        readable = [face for faces in prepared if not isinstance(faces, FacewireError) for face in faces]
+        compared = iter(self._compare(readable, gallery, clock))
         recognitions = []
         for message, faces in zip(messages, prepared, strict=True):
             if isinstance(faces, FacewireError):
                 recognitions.append(Recognition(failed(message, faces, source="cloud")))
                 continue
-            together = [_Compared(face, *next(compared)) for face in faces]
+            together = [next(compared) for _ in faces]
             queued = clock.timings_ms | {"queue": milliseconds_between(message.sent_at, started)}
             recognitions.append(self._recognition(message, together, gallery.version, queued))
         return recognitions
@@ -119,13 +132,20 @@ class FaceRecognizer:
         in_crop = FaceInCrop.of_detected(face)
         quality = face.quality or assess(in_crop.picture, in_crop.box, in_crop.landmarks)
         fit = not refusals(quality, face.confidence, RECOGNITION)
-        chip = align(in_crop.picture, in_crop.box, in_crop.landmarks, self._embedder.spec)
-        return _Prepared(face, in_crop, quality, fit, chip)
+        chip = _cut(in_crop, self._embedder.spec)
+        attribute_chip = _cut(in_crop, self._attributes.spec) if self._attributes is not None and fit else None
+        return _Prepared(face, in_crop, quality, fit, chip, attribute_chip)
 
-    def _embed(self, prepared: Sequence[Sequence[_Prepared]]) -> NDArray[np.float32]:
-        chips = [face.chip for faces in prepared for face in faces]
-        size = self._embedder.spec.size
-        return self._embedder.embed(np.array(chips, np.uint8).reshape(-1, size, size, 3))
+    def _compare(self, faces: Sequence[_Prepared], gallery: Gallery, clock: StepClock) -> list[_Compared]:
+        embeddings = self._embedder.embed(_stack([face.chip for face in faces], self._embedder.spec))
+        clock.lap("embed")
+        matches = gallery.match(embeddings, threshold=self._threshold, margin=self._margin)
+        clock.lap("match")
+        attributes: Sequence[FaceAttributes | None] = [None] * len(faces)
+        if self._attributes is not None:
+            attributes = _guess(self._attributes, faces)
+            clock.lap("attributes")
+        return list(map(_Compared, faces, embeddings, matches, attributes))
 
     def _recognition(
         self, message: DetectedFaces, compared: Sequence[_Compared], gallery_version: int, timings: dict[str, float]
@@ -194,7 +214,22 @@ def _recognized(compared: _Compared) -> RecognizedFace:
         landmarks=face.landmarks,
         confidence=face.confidence,
         quality=prepared.quality,
+        attributes=compared.attributes,
     )
+
+
+def _cut(face: FaceInCrop, spec: ModelSpec) -> NDArray[np.uint8]:
+    return align(face.picture, face.box, face.landmarks, spec)
+
+
+def _stack(chips: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> NDArray[np.uint8]:
+    return np.array(chips, np.uint8).reshape(-1, spec.size, spec.size, 3)
+
+
+def _guess(model: AttributeModel, faces: Sequence[_Prepared]) -> list[FaceAttributes | None]:
+    chips = [face.attribute_chip for face in faces if face.attribute_chip is not None]
+    guesses = iter(model.guess(_stack(chips, model.spec)))
+    return [None if face.attribute_chip is None else next(guesses) for face in faces]
 
 
 def _runner_up(candidate: Candidate | None) -> RunnerUp | None:

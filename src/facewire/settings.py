@@ -112,9 +112,13 @@ class DetectorSettings(MqttSettings):
 
 
 class RecognizerSettings(Settings):
-    """Which embedder names the faces, how sure it has to be, and how much it takes at once."""
+    """Which embedder names the faces, how sure it has to be, and how much it takes at once.
+
+    With `attributes` expression, age and gender are guessed as well.
+    """
 
     embedder: str = "dlib-resnet29"
+    attributes: bool = False
     threshold: float | None = Field(default=None, ge=-1, le=1)
     margin: float | None = Field(default=None, ge=0, le=2)
     recognizer_threads: int = Field(default=1, ge=1, le=64)

@@ -1,17 +1,29 @@
+import json
 import uuid
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from facewire.enrolment import choose_face
 from facewire.facecrop import FaceInCrop
 from facewire.gallery import Gallery, GalleryFace
-from facewire.messages import DetectedFace, DetectedFaces, FaceCrop, FaceQuality, now
+from facewire.messages import (
+    DetectedFace,
+    DetectedFaces,
+    Emotions,
+    FaceAttributes,
+    FaceCrop,
+    FaceQuality,
+    RecognizedFaces,
+    now,
+)
 from facewire.names import face_id
 from facewire.recognize import FaceRecognizer, Recognition
 from facewire.vision.imagecodec import encode_jpeg
+from facewire.vision.models import ATTRIBUTES
 from facewire.vision.quality import ENROLMENT, RECOGNITION
 from pipeline_fakes import ColourEmbedder
 
@@ -278,3 +290,34 @@ def test_an_enrolled_crop_without_its_place_is_refused() -> None:
     crop = FaceCrop(jpeg=encode_jpeg(np.zeros((9, 9, 3), np.uint8)), landmarks=None)
     with pytest.raises(Exception, match="no landmarks or no box"):
         FaceInCrop.of_enrolled(crop)
+
+
+class ColourAttributes:
+    """Takes the amount of red for the age."""
+
+    spec = ATTRIBUTES
+
+    def guess(self, faces: NDArray[np.uint8]) -> list[FaceAttributes]:
+        calm = Emotions(neutral=1, happy=0, sad=0, angry=0, fearful=0, disgusted=0, surprised=0)
+        ages = faces[:, :, :, 0].mean((1, 2)).tolist() if len(faces) else []
+        return [FaceAttributes(emotions=calm, age=age, gender="female", gender_confidence=0.9) for age in ages]
+
+
+def test_attributes_are_guessed_of_every_face_that_is_good_enough() -> None:
+    recognizer = FaceRecognizer(ColourEmbedder(), attributes=ColourAttributes())
+    faces = [face(RED), face(RED, index=1, quality=POOR), face(GREEN, index=2)]
+    first, second = recognizer([message(*faces), message(face(BROWN), request_id="r2")], gallery(Red=RED))
+    ages = [found.attributes and found.attributes.age for found in (*first.answer.faces, *second.answer.faces)]
+    assert ages == [pytest.approx(230, abs=3), None, pytest.approx(20, abs=3), pytest.approx(150, abs=3)]
+    assert "attributes" in first.answer.timings_ms
+    said = json.loads(first.answer.to_bytes())["faces"]
+    assert [("attributes" in each) for each in said] == [True, False, True]
+    assert said[0]["attributes"]["emotions"]["neutral"] == 1
+    assert RecognizedFaces.from_bytes(first.answer.to_bytes()) == first.answer
+    (none,) = recognizer([message()], gallery(Red=RED))
+    assert none.answer.result == "No-Face"
+
+
+def test_nothing_is_said_of_attributes_unless_they_are_guessed() -> None:
+    (recognition,) = recognize(message(face(RED)))
+    assert b"attributes" not in recognition.answer.to_bytes()

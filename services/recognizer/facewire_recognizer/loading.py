@@ -2,10 +2,11 @@
 
 from facewire.recognize import FaceRecognizer
 from facewire.settings import RecognizerSettings
-from facewire.vision.models import load_embedder
+from facewire.vision.models import load_attributes, load_embedder
 
 
 def load_face_recognizer(settings: RecognizerSettings) -> FaceRecognizer:
-    """Load the model; ModelError where it is missing, broken, or one that is not known."""
+    """Load the models; ModelError where one is missing, broken, or not known."""
     embedder = load_embedder(settings.embedder, settings.models_dir)
-    return FaceRecognizer(embedder, threshold=settings.threshold, margin=settings.margin)
+    attributes = load_attributes(settings.models_dir) if settings.attributes else None
+    return FaceRecognizer(embedder, threshold=settings.threshold, margin=settings.margin, attributes=attributes)

@@ -1,4 +1,4 @@
-"""`facewire models`: the embedders."""
+"""`facewire models`: the embedders, and what guesses attributes."""
 # ruff: noqa: PLC0415 - as in cli.py
 
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List the embedders, fetch those that do not ship.", no_args_is_help=True)
+app = typer.Typer(help="List the models, fetch those that do not ship.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -22,15 +22,15 @@ def show() -> None:
 
 @app.command()
 def pull(
-    embedder: Annotated[str, typer.Argument(help="An id that `facewire models list` shows.")],
+    model: Annotated[str, typer.Argument(help="An id that `facewire models list` shows.")],
     source: Annotated[
         Path | None, typer.Option("--from", help="Take the weights from this file instead of the network.")
     ] = None,
 ) -> None:
-    """Fetch an embedder and convert it; an interrupted download goes on where it stopped."""
+    """Fetch a model and convert it; an interrupted download goes on where it stopped."""
     from rich.console import Console
 
     from facewire.settings import Settings
     from facewire_standalone.models_commands import pull_model
 
-    pull_model(embedder, Settings.read(), source, Console())
+    pull_model(model, Settings.read(), source, Console())

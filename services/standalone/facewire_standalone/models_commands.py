@@ -1,4 +1,4 @@
-"""`facewire models`: which embedders there are, and fetching those that do not ship."""
+"""`facewire models`: which models there are, and fetching those that do not ship."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from rich.table import Table
 from facewire.convert.pull import pull
 from facewire.errors import ModelError
 from facewire.settings import Settings
-from facewire.vision.embedder import EmbedderSpec
-from facewire.vision.models import find, find_spec, specs
+from facewire.vision.embedder import ModelSpec
+from facewire.vision.models import ATTRIBUTES, find, find_model, specs
 
 _MEGABYTE = 1e6
 
@@ -28,24 +28,27 @@ def list_models(settings: Settings, console: Console) -> None:
     console.print(table)
     for spec in specs():
         console.print(f"{spec.id}: commercial use: {spec.commercial_use}. LFW {spec.lfw_source}. {spec.note}")
+    here = "is here" if _path(ATTRIBUTES, settings) else "is not here"
+    facts = f"{here}, {ATTRIBUTES.licence}. commercial use: {ATTRIBUTES.commercial_use}. {ATTRIBUTES.note}"
+    console.print(f"{ATTRIBUTES.id}, no embedder: {facts}")
 
 
-def pull_model(embedder: str, settings: Settings, source: Path | None, console: Console) -> None:
-    """Fetch an embedder's weights, or take them from the file `source`, and convert them; ModelError if that fails."""
-    find_spec(embedder)
+def pull_model(model: str, settings: Settings, source: Path | None, console: Console) -> None:
+    """Fetch a model's weights, or take them from the file `source`, and convert them; ModelError if that fails."""
+    find_model(model)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        bar = progress.add_task(embedder, total=None)
+        bar = progress.add_task(model, total=None)
         path = pull(
-            embedder,
+            model,
             settings.models_dir,
             source=source,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
-    console.print(f"{embedder} is ready: {path}", highlight=False)
+    console.print(f"{model} is ready: {path}", highlight=False)
 
 
-def _path(spec: EmbedderSpec, settings: Settings) -> Path | None:
+def _path(spec: ModelSpec, settings: Settings) -> Path | None:
     try:
         return find(spec.id, settings.models_dir)
     except ModelError as error:

@@ -1,14 +1,16 @@
-"""Fetches an embedder that does not ship, checks it and brings it into its place, once, before anything needs it."""
+"""Fetches a model that does not ship, checks it and brings it into its place, once, before anything needs it."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
+from facewire.convert.faceapi import build_attributes, read_weights
 from facewire.convert.facenet import build_inception_resnet, read_state
 from facewire.errors import FacewireError, ModelError
-from facewire.vision.embedder import EmbedderSpec, OnnxEmbedder
-from facewire.vision.models import check_sha256, find_spec, pulled_models_dir, shipped_models_dir
+from facewire.vision.attributes import OnnxAttributeModel
+from facewire.vision.embedder import EmbedderSpec, ModelSpec, OnnxEmbedder
+from facewire.vision.models import ATTRIBUTES, check_sha256, find_model, pulled_models_dir, shipped_models_dir
 from facewire.vision.onnx_session import open_session
 
 #: Called with the bytes that are here and the bytes that there will be.
@@ -18,19 +20,19 @@ _TIMEOUT = httpx.Timeout(30.0)
 
 
 class PullError(FacewireError):
-    """An embedder could not be fetched, checked or converted."""
+    """A model could not be fetched, checked or converted."""
 
     stage = "pull"
 
 
 def pull(
-    embedder: str,
+    model: str,
     models_dir: Path | None = None,
     *,
     source: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Fetch and convert an embedder, or take its weights from the file `source`; return its ONNX file.
+    """Fetch and convert a model, or take its weights from the file `source`; return its ONNX file.
 
     It goes to `models_dir`, or to the user's data folder, and appears there whole or not at all. An interrupted
     download is kept as `<file>.download` and goes on where it stopped; what is here already is not fetched again, only
@@ -39,16 +41,14 @@ def pull(
     registered file. Raises PullError with a detail that says what to do, and ModelError `unknown` for an id that is
     not registered.
     """
-    spec = find_spec(embedder)
+    spec = find_model(model)
     shipped = shipped_models_dir() / spec.file
     if shipped.is_file():
         return shipped
     return pull_spec(spec, pulled_models_dir(models_dir), source=source, progress=progress)
 
 
-def pull_spec(
-    spec: EmbedderSpec, folder: Path, *, source: Path | None = None, progress: Progress | None = None
-) -> Path:
+def pull_spec(spec: ModelSpec, folder: Path, *, source: Path | None = None, progress: Progress | None = None) -> Path:
     """Do what `pull` does for any spec, whether registered or not."""
     try:
         if source is None and _is_here(spec, folder / spec.file):
@@ -63,7 +63,7 @@ def pull_spec(
     return target
 
 
-def _is_here(spec: EmbedderSpec, path: Path) -> bool:
+def _is_here(spec: ModelSpec, path: Path) -> bool:
     if spec.sha256 is None or not path.is_file():
         return path.is_file()
     try:
@@ -73,7 +73,7 @@ def _is_here(spec: EmbedderSpec, path: Path) -> bool:
     return True
 
 
-def _download(spec: EmbedderSpec, partial: Path, progress: Progress | None) -> Path:
+def _download(spec: ModelSpec, partial: Path, progress: Progress | None) -> Path:
     """Return `partial` when it is complete and checked; what it holds already is not fetched again."""
     here = partial.stat().st_size if partial.is_file() else 0
     try:
@@ -90,7 +90,7 @@ def _download(spec: EmbedderSpec, partial: Path, progress: Progress | None) -> P
     return partial
 
 
-def _fetch(spec: EmbedderSpec, partial: Path, progress: Progress | None) -> None:
+def _fetch(spec: ModelSpec, partial: Path, progress: Progress | None) -> None:
     here = partial.stat().st_size if partial.is_file() else 0
     wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={here}-"} if here else {})
     with httpx.stream("GET", spec.source, headers=wanted, follow_redirects=True, timeout=_TIMEOUT) as response:
@@ -109,22 +109,37 @@ def _fetch(spec: EmbedderSpec, partial: Path, progress: Progress | None) -> None
                     progress(here, spec.source_bytes)
 
 
-def _by_hand(spec: EmbedderSpec) -> str:
+def _by_hand(spec: ModelSpec) -> str:
     return f"fetch it elsewhere and run: facewire models pull {spec.id} --from FILE"
 
 
-def _install(spec: EmbedderSpec, weights: Path, folder: Path) -> Path:
+def _install(spec: ModelSpec, weights: Path, folder: Path) -> Path:
     """Convert `weights` beside the target, see that the result opens, and only then put it into place."""
     partial = folder / f"{spec.file}.partial"
     try:
-        if spec.id == "facenet-vggface2":
-            build_inception_resnet(read_state(weights), partial)
-        else:
-            check_sha256(weights, spec.source_sha256)
-            partial.write_bytes(weights.read_bytes())
-        OnnxEmbedder(open_session(partial), spec)
+        _convert(spec, weights, partial)
+        _check_it_opens(spec, partial)
         return partial.replace(folder / spec.file)
     except FacewireError as error:
         raise PullError(error.code, f"{weights} cannot be used as {spec.id}: {error.detail}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _convert(spec: ModelSpec, weights: Path, target: Path) -> None:
+    if spec.id == "facenet-vggface2":
+        build_inception_resnet(read_state(weights), target)
+        return
+    check_sha256(weights, spec.source_sha256)
+    if spec.id == ATTRIBUTES.id:
+        build_attributes(read_weights(weights), target)
+    else:
+        target.write_bytes(weights.read_bytes())
+
+
+def _check_it_opens(spec: ModelSpec, model: Path) -> None:
+    session = open_session(model)
+    if isinstance(spec, EmbedderSpec):
+        OnnxEmbedder(session, spec)
+    else:
+        OnnxAttributeModel(session, spec)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facewire.errors import RecognizeError
-from facewire.vision.embedder import EmbedderSpec
+from facewire.vision.embedder import ModelSpec
 
 Array = NDArray[np.float64]
 
@@ -20,9 +20,11 @@ _DLIB = np.array(
 )
 #: Where the eyes, the nose and the mouth corners go in a chip. `dlib_chip` (160 px): dlib's chip of 150 px with padding
 #: 0.25, which is 25 + 100 * place, 1.05 times as large, with room for the two views; both were chosen on LFW fold 1.
+#: `face_api_chip` (112 px): dlib's chip with padding 0.25 as it is, which suits face-api's nets (docs/attributes.md).
 #: `arcface_chip` (112 px): Deng et al., "ArcFace" (2019), as OpenCV's FaceRecognizerSF uses it for SFace.
 _TEMPLATES = {
     "dlib_chip": np.array([27.5, 28.5]) + 105 * _DLIB,
+    "face_api_chip": (0.25 + _DLIB) / 1.5 * 112 - 0.5,
     "arcface_chip": np.array(
         [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
     ),
@@ -33,10 +35,8 @@ _BOX_MARGIN = 14
 _LEAST_SPREAD = 1.0
 
 
-def align(
-    image: NDArray[np.uint8], box: NDArray[Any], landmarks: NDArray[Any], spec: EmbedderSpec
-) -> NDArray[np.uint8]:
-    """Return the face as RGB uint8 (spec.size, spec.size, 3), as the embedder of `spec` wants it.
+def align(image: NDArray[np.uint8], box: NDArray[Any], landmarks: NDArray[Any], spec: ModelSpec) -> NDArray[np.uint8]:
+    """Return the face as RGB uint8 (spec.size, spec.size, 3), as the model of `spec` wants it.
 
     `image` is RGB uint8 (h, w, 3), usually a face crop; `box` is x1, y1, x2, y2 and `landmarks` (5, 2) are left eye,
     right eye, nose, left and right mouth corner, all in pixels of `image`.

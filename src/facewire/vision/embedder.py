@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from facewire.errors import ModelError, RecognizeError
 
-#: How a face is brought into an embedder's input: see `vision/alignment.py`.
-Alignment = Literal["dlib_chip", "arcface_chip", "box_crop"]
+#: How a face is brought into a network's input: see `vision/alignment.py`.
+Alignment = Literal["dlib_chip", "arcface_chip", "face_api_chip", "box_crop"]
 
 #: Pictures in one run of the network; bounds the memory of a large batch.
 _CHUNK = 16
@@ -27,14 +27,11 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedderSpec:
-    """What must be known of an embedder: where it comes from, what it takes, and when two faces count as one person.
+class ModelSpec:
+    """What must be known of a model of faces: where it comes from and what it takes.
 
-    `size` is the side of the square chip it takes, `input_size` that of the network's own input, both in pixels; the
-    embedding is the mean over the `views` of the chip. `threshold` is the least cosine similarity of a match, `margin`
-    the least lead over the best face of any other person. `lfw` is the accuracy on Labeled Faces in the Wild in per
-    cent, as `lfw_source` says. `sha256` is that of the ONNX file, None where the file is converted on this machine;
-    `source_sha256` and `source_bytes` are those of the file that holds the weights.
+    `size` is the side of the square chip it takes, in pixels. `sha256` is that of the ONNX file, None where the file is
+    converted on this machine; `source_sha256` and `source_bytes` are those of the file that holds the weights.
     """
 
     id: str
@@ -46,15 +43,26 @@ class EmbedderSpec:
     source_sha256: str
     source_bytes: int
     size: int
+    alignment: Alignment
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderSpec(ModelSpec):
+    """What must be known of an embedder beside, and when two faces count as one person.
+
+    `input_size` is the side of the network's own input in pixels; the embedding is the mean over the `views` of the
+    chip. `threshold` is the least cosine similarity of a match, `margin` the least lead over the best face of any other
+    person. `lfw` is the accuracy on Labeled Faces in the Wild in per cent, as `lfw_source` says.
+    """
+
     input_size: int
     views: tuple[View, ...]
-    alignment: Alignment
     dimension: int
     threshold: float
     margin: float
     lfw: float
     lfw_source: str
-    note: str
 
 
 class Embedder(Protocol):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facewire.errors import ModelError
-from facewire.vision.embedder import Embedder, EmbedderSpec, OnnxEmbedder, View
+from facewire.vision.attributes import AttributeModel, OnnxAttributeModel
+from facewire.vision.embedder import Embedder, EmbedderSpec, ModelSpec, OnnxEmbedder, View
 from facewire.vision.onnx_session import open_session
 
 if TYPE_CHECKING:
@@ -86,6 +87,21 @@ _SPECS = (
     ),
 )
 
+#: What guesses expression, age and gender where that is asked for.
+ATTRIBUTES = ModelSpec(
+    id="face-api-attributes",
+    file="face-api-attributes.onnx",
+    sha256=None,
+    licence="MIT",
+    commercial_use="yes, as far as the weights' licence says; laws may forbid what it is used for",
+    source="https://registry.npmjs.org/@vladmandic/face-api/-/face-api-1.7.15.tgz",
+    source_sha256="0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+    source_bytes=12_677_476,
+    size=112,
+    alignment="face_api_chip",
+    note="Guesses expression, age and gender where FACEWIRE_ATTRIBUTES is true; how often it errs: docs/attributes.md.",
+)
+
 
 def specs() -> tuple[EmbedderSpec, ...]:
     """Return every embedder there is, the default first."""
@@ -99,6 +115,11 @@ def find_spec(embedder: str) -> EmbedderSpec:
             return spec
     known = ", ".join(spec.id for spec in _SPECS)
     raise ModelError("unknown", f"there is no embedder {embedder!r}; there are {known}")
+
+
+def find_model(model: str) -> ModelSpec:
+    """Return the embedder or other model of that id; raise ModelError with code `unknown` where there is none."""
+    return ATTRIBUTES if model == ATTRIBUTES.id else find_spec(model)
 
 
 def shipped_models_dir() -> Path:
@@ -116,12 +137,12 @@ def pulled_models_dir(models_dir: Path | None = None) -> Path:
     return Path(data).expanduser() / "facewire" / "models"
 
 
-def find(embedder: str, models_dir: Path | None = None) -> Path:
-    """Return the ONNX file of an embedder: first in `models_dir`, then among those that ship.
+def find(model: str, models_dir: Path | None = None) -> Path:
+    """Return the ONNX file of a model: first in `models_dir`, then among those that ship.
 
     Raises ModelError with code `unknown` for an id that is not registered and `missing` where the file is not here.
     """
-    spec = find_spec(embedder)
+    spec = find_model(model)
     folders = (pulled_models_dir(models_dir), shipped_models_dir())
     for folder in folders:
         if (folder / spec.file).is_file():
@@ -139,6 +160,11 @@ def load_embedder(embedder: str, models_dir: Path | None = None, *, threads: int
     if spec.sha256 is not None:
         check_sha256(path, spec.sha256)
     return OnnxEmbedder(open_session(path, threads=threads), spec)
+
+
+def load_attributes(models_dir: Path | None = None, *, threads: int = 1) -> AttributeModel:
+    """Return the model that guesses expression, age and gender; ModelError `missing` or `broken`."""
+    return OnnxAttributeModel(open_session(find(ATTRIBUTES.id, models_dir), threads=threads), ATTRIBUTES)
 
 
 def load_detector(models_dir: Path | None = None, *, threads: int = 1, **options: Any) -> "Mtcnn":
