@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REFERENCE := .venv-reference
 MINISTACK := .venv-ministack
 
-.PHONY: demo test check format bench up setup reference models clean
+.PHONY: demo test e2e check format bench up setup reference models clean
 
 demo: $(VENV)/.ready  ## start everything in a temporary folder, recognise two people, print the table
 	$(BIN)/facewire demo
@@ -15,6 +15,9 @@ up: $(VENV)/.ready  ## run Facewire on this machine: http://127.0.0.1:8080, mqtt
 
 test: $(VENV)/.ready $(MINISTACK)/.ready  ## all tests
 	$(BIN)/pytest
+
+e2e: $(VENV)/.ready  ## the containers: build, run, break, restart (needs Docker)
+	$(BIN)/pytest tests/e2e/containers
 
 check: $(VENV)/.ready  ## lint, types, import rules
 	$(BIN)/ruff check
@@ -26,12 +29,13 @@ format: $(VENV)/.ready  ## bring the code into its form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(VENV)/.ready $(REFERENCE)/.ready  ## all figures: speed against facenet-pytorch, accuracy, the pipeline, ten minutes of load
+bench: $(VENV)/.ready $(REFERENCE)/.ready $(MINISTACK)/.ready  ## all figures: speed against facenet-pytorch, accuracy, the pipeline, ten minutes of load
 	$(BIN)/python benchmarks/detection.py
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/sqs.py
 
 reference: $(REFERENCE)/.ready  ## torch and facenet-pytorch (5.5 GB), and what they say: the goldens of the parity tests
 	$(REFERENCE)/bin/python tests/reference/mtcnn_goldens.py

@@ -1,7 +1,8 @@
 """Frames per second of the whole pipeline over HTTP and MQTT against a bare loop, and its latency at half that rate.
 
 The bare loop decodes, detects, aligns and embeds the same frames with the same models and nothing around them, with
-its best number of threads. Rounds alternate: bare, HTTP, MQTT, bare, ... so that a busy machine slows all three.
+its best number of threads. Turns alternate: bare, HTTP, bare, MQTT, bare, ... and each is compared with the bare turns
+before and after it, so that a busy machine slows both.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +67,37 @@ def bare_round(once: Callable[[bytes], int], frames: Sequence[bytes], count: int
     return count / (time.perf_counter() - started)
 
 
-def throughput(system: RunningFacewire, frames: Sequence[bytes], rounds: int, count: int) -> dict[str, list[float]]:
-    """Return frames per second by way, one value a round."""
+@dataclass
+class Throughput:
+    """Frames per second of one way, a value a turn, and of the bare loop around each."""
+
+    rates: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+    def ratio(self) -> float:
+        """Return the median of the turns' shares of the bare loop."""
+        return statistics.median(rate / bare for rate, bare in zip(self.rates, self.bare, strict=True))
+
+
+def throughput(
+    system: RunningFacewire, frames: Sequence[bytes], rounds: int, count: int
+) -> tuple[int, dict[str, Throughput]]:
+    """Return the bare loop's best number of threads, and what each way did."""
     once = bare_stage()
     best = max(THREADS, key=lambda threads: bare_round(once, frames, count, threads))
-    figures: dict[str, list[float]] = {f"bare loop, {best} threads": [], "HTTP": [], "MQTT": []}
     ways: dict[str, Callable[[], Way]] = {
         "HTTP": lambda: Http(system.http_port),
         "MQTT": lambda: Mqtt(system.mqtt_port),
     }
-    for _ in range(rounds):
-        figures[f"bare loop, {best} threads"].append(bare_round(once, frames, count, best))
-        for name, connect in ways.items():
-            with connect() as way:
-                figures[name].append(count / run(way, frames, count, in_flight=32))
-    return figures
+    figures = {name: Throughput() for name in ways}
+    before = bare_round(once, frames, count, best)
+    for name in itertools.islice(itertools.cycle(ways), rounds * len(ways)):
+        with ways[name]() as way:
+            figures[name].rates.append(count / run(way, frames, count, in_flight=32))
+        after = bare_round(once, frames, count, best)
+        figures[name].bare.append((before + after) / 2)
+        before = after
+    return best, figures
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -87,13 +105,13 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def throughput_table(figures: dict[str, list[float]]) -> Table:
-    """Return frames per second and the ratio to the bare loop, of the same round, as medians."""
+def throughput_table(threads: int, figures: dict[str, Throughput]) -> Table:
+    """Return frames per second and the share of the bare loop, as medians."""
     table = Table("way", "frames/s (median)", "of the bare loop", title="Throughput")
-    bare = next(iter(figures.values()))
-    for name, values in figures.items():
-        ratios = [value / alone for value, alone in zip(values, bare, strict=True)]
-        table.add_row(name, f"{statistics.median(values):.1f}", f"{statistics.median(ratios):.2f}")
+    bare = [rate for figure in figures.values() for rate in figure.bare]
+    table.add_row(f"bare loop, {threads} threads", f"{statistics.median(bare):.1f}", "1.00")
+    for name, figure in figures.items():
+        table.add_row(name, f"{statistics.median(figure.rates):.1f}", f"{figure.ratio():.2f}")
     return table
 
 
@@ -112,17 +130,17 @@ def latency_table(name: str, heard: list[tuple[float, dict[str, Any]]], rate: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--frames", type=Path, help="a folder of JPEG frames")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=192, help="frames a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--count", type=int, default=144, help="frames a turn")
     options = parser.parse_args()
     console = Console(width=110)
     frames = frames_of(options.frames)
     console.print(describe())
     with facewire_up() as system:
-        figures = throughput(system, frames, options.rounds, options.count)
-        console.print(throughput_table(figures))
+        threads, figures = throughput(system, frames, options.rounds, options.count)
+        console.print(throughput_table(threads, figures))
         for name, connect in (("HTTP", Http), ("MQTT", Mqtt)):
-            rate = statistics.median(figures[name]) / 2
+            rate = statistics.median(figures[name].rates) / 2
             port = system.http_port if connect is Http else system.mqtt_port
             with connect(port) as way:
                 console.print(latency_table(name, pace(way, frames, options.count, per_second=rate), rate))
