@@ -217,11 +217,31 @@ async def running(broker: FakeBroker, deadline_seconds: float = 5.0) -> AsyncIte
 
 async def test_answers_reach_their_camera_in_order_over_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "_FIRST_PAUSE_SECONDS", 0.001)
-    broker, answers = FakeBroker(faults=3), [answer("a", camera="door"), answer("b", camera="gate 2")]
+    broker, answers = FakeBroker(faults=3), [answer(f"{number}", camera="gate 2") for number in range(20)]
     async with running(broker) as publisher:
         await publisher(answers)
-    topics = ["clients/door/results", "clients/gate 2/results"]
-    assert broker.sent == list(zip(topics, [found.to_bytes() for found in answers], strict=True))
+    assert broker.sent == [("clients/gate 2/results", found.to_bytes()) for found in answers]
+
+
+async def test_a_broker_that_takes_its_time_is_given_several_answers_at_once() -> None:
+    class SlowBroker(FakeBroker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.under_way: list[str] = []
+            self.go_on = asyncio.Event()
+
+        async def publish(self, topic: str, payload: bytes) -> None:
+            self.under_way.append(topic)
+            await self.go_on.wait()
+            await super().publish(topic, payload)
+
+    broker, cameras = SlowBroker(), [f"camera {number}" for number in range(100)]
+    async with running(broker) as publisher:
+        await publisher([answer(f"{turn} {name}", camera=name) for turn in range(2) for name in cameras])
+        await until(lambda: len(broker.under_way) == publish.LANES)
+        assert len(set(broker.under_way)) == publish.LANES, "one at a time to each camera"
+        broker.go_on.set()
+    assert len(broker.sent) == 200
 
 
 async def test_what_the_broker_does_not_take_in_time_is_dropped() -> None:
@@ -247,7 +267,7 @@ async def test_answers_without_a_camera_go_to_their_upload_where_replicas_listen
         await publisher.flush()
     task.cancel()
     await asyncio.wait((task,))
-    assert [topic for topic, _ in broker.sent] == ["uploads/r 1/results", "clients/door/results"]
+    assert {topic for topic, _ in broker.sent} == {"uploads/r 1/results", "clients/door/results"}
 
 
 async def test_a_full_queue_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:

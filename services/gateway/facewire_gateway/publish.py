@@ -14,12 +14,19 @@ from facewire_gateway import metrics
 
 _log = structlog.get_logger(__name__)
 
-#: Answers that wait for the broker; an answer has about 1 kB, 20 kB with 32 faces.
-MAX_WAITING = 1000
+#: Answers that are under way to the broker at a time: waiting for one PUBACK after the other, a busy broker would
+#: take a few a second.
+LANES = 8
+#: Answers that wait in one lane; an answer has about 1 kB, 20 kB with 32 faces.
+MAX_WAITING = 250
 #: A camera that has waited this long for an answer has given up.
 DEADLINE_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
+
+
+#: Deadlines, in seconds of the event loop's clock, and answers.
+_Lane = asyncio.Queue[tuple[float, RecognizedFaces]]
 
 
 class Publisher(Protocol):
@@ -30,9 +37,10 @@ class Publisher(Protocol):
 
 
 class ResultPublisher:
-    """Publishes answers to `clients/<camera>/results`, in order. What is not delivered is counted; the store has it.
+    """Publishes answers to `clients/<camera>/results`, several at once, those to one camera in order.
 
-    Answers without a camera go to `uploads/<request id>/results` where `uploads` says so, for other replicas to hear.
+    What is not delivered is counted; the store has it. Answers without a camera go to `uploads/<request id>/results`
+    where `uploads` says so, for other replicas to hear.
     """
 
     def __init__(
@@ -41,7 +49,7 @@ class ResultPublisher:
         self._connection = connection
         self._uploads = uploads
         self._deadline_seconds = deadline_seconds
-        self._waiting: asyncio.Queue[tuple[float, RecognizedFaces]] = asyncio.Queue(MAX_WAITING)
+        self._lanes: list[_Lane] = [asyncio.Queue(MAX_WAITING) for _ in range(LANES)]
 
     async def __call__(self, answers: Sequence[RecognizedFaces]) -> None:
         """Take `answers` to be published; returns at once."""
@@ -50,22 +58,32 @@ class ResultPublisher:
             if answer.camera is None and not self._uploads:
                 continue
             try:
-                self._waiting.put_nowait((deadline, answer))
+                self._lane(answer).put_nowait((deadline, answer))
             except asyncio.QueueFull:
                 _note_dropped(answer, "queue_full")
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        while True:
-            deadline, answer = await self._waiting.get()
-            try:
-                await self._deliver(answer, deadline)
-            finally:
-                self._waiting.task_done()
+        async with asyncio.TaskGroup() as tasks:
+            for number, lane in enumerate(self._lanes):
+                tasks.create_task(self._run(lane), name=f"publisher {number}")
 
     async def flush(self) -> None:
         """Wait until everything taken so far is published or dropped; bound it with `asyncio.timeout`."""
-        await self._waiting.join()
+        for lane in self._lanes:
+            await lane.join()
+
+    def _lane(self, answer: RecognizedFaces) -> _Lane:
+        """Return where the answer waits behind all earlier ones to its camera."""
+        return self._lanes[hash(answer.camera or answer.request_id) % LANES]
+
+    async def _run(self, lane: _Lane) -> None:
+        while True:
+            deadline, answer = await lane.get()
+            try:
+                await self._deliver(answer, deadline)
+            finally:
+                lane.task_done()
 
     async def _deliver(self, answer: RecognizedFaces, deadline: float) -> None:
         try:
