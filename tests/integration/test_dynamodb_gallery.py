@@ -17,11 +17,11 @@ from facewire.messages import FaceCrop
 from facewire.stores import EnrolledFace
 from facewire.stores.dynamodb import DynamoDbGalleryStore, Table, ensure_table
 from facewire.stores.dynamodb_items import Item, Key, Value
+from facewire.stores.dynamodb_schema import CHANGES, GALLERY
 from pipeline_fakes import ColourEmbedder, eventually
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: The partition that says, for an hour, which faces a change was about.
-CHANGES = ("gallery-changes",)
 CROP = FaceCrop(jpeg=b"\xff\xd8\xff jpeg", landmarks=None)
 
 
@@ -71,7 +71,7 @@ async def test_deleting_and_embedding_again_at_the_same_time_leaves_all_or_nothi
     await deleting.add(faces)
     others = [replace(known, embedder="other") for known in faces]
     await asyncio.gather(deleting.delete_person("Ada"), *(embedding.add_embeddings([other]) for other in others))
-    assert [item["pk"]["S"] for item in await raw.items(but=CHANGES)] == ["gallery"]
+    assert [item["pk"]["S"] for item in await raw.items(but=(CHANGES,))] == [GALLERY]
 
 
 async def test_a_deleted_person_leaves_only_the_version(raw: RawTable, store: DynamoDbGalleryStore) -> None:
@@ -80,7 +80,7 @@ async def test_a_deleted_person_leaves_only_the_version(raw: RawTable, store: Dy
     await store.add([replace(known, embedder="other") for known in faces])
     assert await store.delete_person("Ada") == 40
     assert "Ada" not in str(await raw.items())
-    (left,) = await raw.items(but=CHANGES)
+    (left,) = await raw.items(but=(CHANGES,))
     assert left["version"] == {"N": str(await store.version())}
     changes = [item for item in await raw.items() if item != left]
     assert {frozenset(item) for item in changes} == {frozenset({"pk", "sk", "faces", "expires_at"})}
@@ -169,7 +169,7 @@ async def test_who_is_far_behind_loads_all_faces(raw: RawTable, store: DynamoDbG
     recognizer = DynamoDbGalleryStore(raw.table)
     await recognizer.faces("colour")
     await store.add([face(2)])
-    changes = [Key("gallery-changes", item["sk"]["S"]) for item in await raw.items() if item["pk"]["S"] in CHANGES]
+    changes = [Key(CHANGES, item["sk"]["S"]) for item in await raw.items() if item["pk"]["S"] == CHANGES]
     await raw.table.write_many(deletes=changes)  # as DynamoDB does after an hour
     assert [found.face_id for found in (await recognizer.faces("colour"))[1]] == ["face 1", "face 2"]
 

@@ -26,10 +26,11 @@ from facewire.stores import ResultQuery
 from facewire.stores.dynamodb import DynamoDbResultStore
 from facewire.stores.dynamodb_history import History
 from facewire.stores.dynamodb_rows import Row
+from facewire.stores.dynamodb_schema import DAYS, FORGOTTEN
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: Partitions that hold no results: the days and the guards against names of the forgotten.
-BESIDES = ("days", "forgotten")
+BESIDES = (DAYS, FORGOTTEN)
 
 
 @pytest.fixture

@@ -413,6 +413,16 @@ async def test_enrolling_a_forgotten_person_again_says_so(store: ResultStore) ->
     assert (kept.result, kept.enrolled, kept.faces[0].person) == ("Ada", enrolled, None)
 
 
+@pytest.mark.parametrize("request_id", ["forgotten", "days", "gallery", "changes", "deleted", "frame", "person"])
+async def test_no_request_id_disturbs_what_the_store_keeps_for_itself(store: ResultStore, request_id: str) -> None:
+    await store.forget_person("Grace", gallery_version=1)
+    for answer in [done(frame(request_id=name), "Ada", gallery_version=1) for name in (request_id, "r1")]:
+        assert await store.keep([answer]) == [answer]
+    assert sorted(ids(await store.page(ResultQuery()))) == sorted([request_id, "r1"])
+    assert await store.forget_person("Ada", gallery_version=2) == 2
+    assert await store.expire(NOON + timedelta(days=1), forget_before=NOON) == 2
+
+
 async def test_more_answers_forget_a_person_than_one_change_takes(store: ResultStore) -> None:
     await store.keep([done(frame(request_id=f"r{number}"), "Ada") for number in range(450)])
     assert await store.forget_person("Ada", gallery_version=1) == 450

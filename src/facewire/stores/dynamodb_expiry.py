@@ -6,13 +6,12 @@ from functools import partial
 from facewire.messages import now
 from facewire.stores.dynamodb_items import Item, Key
 from facewire.stores.dynamodb_rows import Row, frame_key, iso, new_token
-from facewire.stores.dynamodb_schema import TTL
+from facewire.stores.dynamodb_schema import DAYS, TTL
 from facewire.stores.dynamodb_table import Table, together
 from facewire.stores.requests import EXPIRED, EXPIRED_RANK
 
 #: Index entries read at a time.
 _CHUNK = 200
-_DAYS = "days"
 _DAY_LENGTH = len("2026-11-22")
 _BURY = f"""
     SET #status = :status, #state = :status, #rank = :rank, #token = :token, #{TTL} = :expires_at
@@ -22,7 +21,7 @@ _BURY = f"""
 async def expire_results(table: Table, before: datetime, forget_before: datetime) -> int:
     """Do what `ResultStore.expire` does; DynamoDB deletes by itself the tombstones that nobody drops."""
     expires_at = int((now() + max(before - forget_before, timedelta())).timestamp())
-    values = {"pk": _DAYS, "day": iso(before)[:_DAY_LENGTH]}
+    values = {"pk": DAYS, "day": iso(before)[:_DAY_LENGTH]}
     expired = 0
     async for days in table.query("#pk = :pk AND #sk <= :day", values):
         for day in days:
@@ -38,7 +37,7 @@ async def _expire_day(table: Table, day: str, before: str, expires_at: int) -> i
     async for entries in table.query(condition, {"day": day, "before": before}, index="by_day", limit=_CHUNK):
         expired += sum(await together(partial(_bury, table, expires_at), entries))
         if not entries and day < before[:_DAY_LENGTH]:
-            await table.write_many(deletes=[Key(_DAYS, day)])
+            await table.write_many(deletes=[Key(DAYS, day)])
     return expired
 
 

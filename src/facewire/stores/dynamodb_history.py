@@ -20,7 +20,7 @@ from facewire.stores.dynamodb_rows import (
     person_partition,
     read_moment,
 )
-from facewire.stores.dynamodb_schema import INDEXES
+from facewire.stores.dynamodb_schema import DAYS, INDEXES
 from facewire.stores.dynamodb_table import Table
 from facewire.stores.requests import EXPIRED
 
@@ -95,7 +95,7 @@ class History:
         elif query.camera is not None:
             yield _Source(query.camera, "by_camera")
         else:
-            async for days in self._between(_Source("days"), low[:_DAY_LENGTH], high[:_DAY_LENGTH]):
+            async for days in self._between(_Source(DAYS), low[:_DAY_LENGTH], high[:_DAY_LENGTH]):
                 for day in days:
                     yield _Source(day["sk"], "by_day")
 

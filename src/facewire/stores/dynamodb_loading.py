@@ -10,14 +10,13 @@ from facewire.messages import now
 from facewire.stores import EnrolledFace
 from facewire.stores.dynamodb_faces import age, face_of, vector_key, vectors
 from facewire.stores.dynamodb_items import Item, Key, Value, Write
-from facewire.stores.dynamodb_schema import TTL
+from facewire.stores.dynamodb_schema import CHANGES, GALLERY, TTL
 from facewire.stores.dynamodb_table import Table
 
-VERSION = Key("gallery", "version")
+VERSION = Key(GALLERY, "version")
 #: Further behind than this all faces are loaded anew: about as many reads.
 MAX_CHANGES = 100
 
-_CHANGES = "gallery-changes"
 #: How long it is known which faces a change was about; whoever looks less often loads all of them.
 _CHANGES_KEPT = timedelta(hours=1)
 _COUNT = "SET #version = :next, #token = if_not_exists(#token, :token)"
@@ -43,7 +42,7 @@ class Version:
         if self.number:
             values["version"] = self.number
         expires_at = int((now() + _CHANGES_KEPT).timestamp())
-        change = {"pk": _CHANGES, "sk": _change(number), "faces": face_ids, TTL: expires_at}
+        change = {"pk": CHANGES, "sk": _change(number), "faces": face_ids, TTL: expires_at}
         return [Write.update(VERSION, _COUNT, condition=condition, values=values), Write.put(change)]
 
 
@@ -86,7 +85,7 @@ class Loader:
             return None
         if steps == 0:
             return set()
-        values = {"pk": _CHANGES, "first": _change(old.number + 1), "last": _change(new.number)}
+        values = {"pk": CHANGES, "first": _change(old.number + 1), "last": _change(new.number)}
         pages = self._table.query("#pk = :pk AND #sk BETWEEN :first AND :last", values)
         changes = [change async for page in pages for change in page]
         return {face_id for change in changes for face_id in change["faces"]} if len(changes) == steps else None

@@ -27,7 +27,7 @@ from facewire.stores.dynamodb_rows import (
     frame_key,
     person_partition,
 )
-from facewire.stores.dynamodb_schema import TTL
+from facewire.stores.dynamodb_schema import DAYS, FORGOTTEN, TTL
 from facewire.stores.dynamodb_table import Table, Written, together
 from facewire.stores.requests import FORGOTTEN_FOR
 
@@ -38,7 +38,6 @@ _NOTE_DAY_SECONDS = 60.0
 _MAX_DAYS = 1000
 #: An entry younger than this may be that of a row which is about to be written.
 _UNDER_WAY_SECONDS = 3600.0
-_FORGOTTEN = "forgotten"
 #: What no camera is named, for comparisons: what is in an index cannot be empty.
 _NO_CAMERA = "/"
 _ABSENT = "attribute_not_exists(#pk)"
@@ -131,7 +130,7 @@ class DynamoDbResultStore(ResultStore):
 
         Answers still to come lose it as well if they were made with a gallery older than `gallery_version`.
         """
-        guard = {"pk": _FORGOTTEN, "sk": sha256(person.encode()), "gallery_version": gallery_version}
+        guard = {"pk": FORGOTTEN, "sk": sha256(person.encode()), "gallery_version": gallery_version}
         await self._table.write_many(puts=[{**guard, TTL: int((now() + FORGOTTEN_FOR).timestamp())}])
         forgotten = 0
         for recognized in (True, False):
@@ -222,7 +221,7 @@ class DynamoDbResultStore(ResultStore):
         """Return the versions from which people are forgotten, by hash, if that can matter to any of the answers."""
         if all(answer.gallery_version is None for answer in answers):
             return {}
-        pages = self._table.query("#pk = :pk", {"pk": _FORGOTTEN})
+        pages = self._table.query("#pk = :pk", {"pk": FORGOTTEN})
         return {item["sk"]: item["gallery_version"] async for page in pages for item in page}
 
     async def _write_entries(self, keys: Iterable[Key]) -> None:
@@ -235,7 +234,7 @@ class DynamoDbResultStore(ResultStore):
             self._days.clear()
         present = time.monotonic()
         days = {row.day for row in rows if present - self._days.get(row.day, -_NOTE_DAY_SECONDS) >= _NOTE_DAY_SECONDS}
-        await self._table.write_many(puts=[{"pk": "days", "sk": day, TTL: self._expires_at()} for day in days])
+        await self._table.write_many(puts=[{"pk": DAYS, "sk": day, TTL: self._expires_at()} for day in days])
         self._days |= dict.fromkeys(days, present)
 
     def _item(self, row: Row) -> Item:

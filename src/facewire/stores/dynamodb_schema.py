@@ -7,14 +7,15 @@ Every item has a partition key `pk` and a sort key `sk`:
 | the request id | `frame` | a request, its answer or its tombstone |
 | `person#<hash>` | moment, request id, token | that the answer recognises the person |
 | `mention#<hash>` | moment, request id, token | that the answer names the person otherwise |
-| `days` | `2026-11-22` | that there are results of this day |
-| `forgotten` | hash of a person | the gallery's version from which the person is no longer in it |
-| `gallery` | `version` | the number of the gallery's latest change |
-| `gallery-changes` | number of a change | the ids of the faces it was about, for an hour |
+| `#days` | `2026-11-22` | that there are results of this day |
+| `#forgotten` | hash of a person | the gallery's version from which the person is no longer in it |
+| `#gallery` | `version` | the number of the gallery's latest change |
+| `#changes` | number of a change | the ids of the faces it was about, for an hour |
 | `gallery#<shard>` | `face#…`, `vector#…`, `crop#…` | an enrolled face, one of its embeddings, its crop |
 
-A request id never holds `#`; a hash is the SHA-256 of the name, so that no key tells whom it is about. The indexes are
-sparse: what has no camera, is done, or has expired is not in `by_camera`, `by_state`, `by_day`.
+A request id never holds `#`, every other partition key does, so that no sender can write among what is not a request.
+A hash is the SHA-256 of the name, so that no key tells whom it is about. The indexes are sparse: what has no camera, is
+done, or has expired is not in `by_camera`, `by_state`, `by_day`.
 """
 
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 TTL = "expires_at"
 #: Sparse indexes, each over an attribute and `moment`: ISO time of receipt and request id.
 INDEXES = {"by_day": "day", "by_camera": "camera", "by_state": "state"}
+
+#: Partitions that hold one kind of item each, beside those of requests, people and faces.
+DAYS, FORGOTTEN, GALLERY, CHANGES = "#days", "#forgotten", "#gallery", "#changes"
 
 _KEYS = ("pk", "sk")
 _POLL_SECONDS = 1
