@@ -290,8 +290,8 @@ def test_keys_are_made_listed_asked_for_and_removed(tmp_path: Path, samples: Pat
 def test_models_are_listed_and_a_pull_without_a_network_says_what_to_do(tmp_path: Path) -> None:
     listed = facewire("models", "list")
     assert listed.returncode == 0
-    for embedder in ("dlib-resnet29", "facenet-vggface2", "sface"):
-        assert embedder in listed.stdout
+    for model in ("dlib-resnet29", "facenet-vggface2", "sface", "face-api-attributes"):
+        assert model in listed.stdout
     blocked = {"HTTPS_PROXY": "http://127.0.0.1:9", "FACEWIRE_MODELS_DIR": str(tmp_path)}
     pulled = facewire("models", "pull", "sface", **blocked)
     assert pulled.returncode == 1
