@@ -42,7 +42,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class FakeResults:
-    """Results by request id; `keep` takes what ranks higher. `get` fails for what is `unreadable`."""
+    """Results by request id; `keep` takes what ranks higher. `get` fails for what is `unreadable`.
+
+    Answers to content whose hash is `refused` are not kept.
+    """
 
     known: dict[str, Result] = field(default_factory=dict)
     queries: list[ResultQuery] = field(default_factory=list)
@@ -50,6 +53,7 @@ class FakeResults:
     named: int = 0
     faults: int = 0
     unreadable: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
 
     async def expect(self, frame: Frame) -> None:
         result = Result(frame.request_id, "pending", frame.camera, frame.content_sha256, frame.received_at, None)
@@ -62,6 +66,8 @@ class FakeResults:
         kept = []
         for found in answers:
             before = self.known.get(found.request_id)
+            if found.content_sha256 in self.refused:
+                continue
             if before is None or before.answer is None or before.answer.rank < found.rank:
                 self.known[found.request_id] = Result(
                     found.request_id, found.status, found.camera, found.content_sha256, found.received_at, found

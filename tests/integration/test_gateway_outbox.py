@@ -109,7 +109,7 @@ async def test_what_has_its_answer_is_not_handed_over_anew(bench: Bench) -> None
     sent = frame("r1")
     await bench.outbox.accept(sent)
     await bench.results.keep([answer(sent)])
-    await bench.outbox.forget(["r1"])
+    await bench.outbox.forget([("r1", sent.received_at)])
     await bench.outbox.accept(frame("r1"))
     assert await bench.held() == []
     assert await bench.status("r1") == "done"
@@ -120,10 +120,25 @@ async def test_what_failed_for_a_reason_of_the_moment_may_be_sent_again(bench: B
     sent = frame("r1")
     await bench.outbox.accept(sent)
     await bench.results.keep([failure(sent, code)])
-    await bench.outbox.forget(["r1"])
+    await bench.outbox.forget([("r1", sent.received_at)])
     await bench.outbox.accept(frame("r1"))
     assert await bench.held() == ["r1"] * taken
     assert await bench.status("r1") == ("pending" if taken else "failed")
+
+
+async def test_what_is_sent_again_before_the_outbox_has_let_go_of_it_stays(bench: Bench) -> None:
+    """Whoever waits for the answer hears of it before the outbox does."""
+    earlier, later = frame("r1"), frame("r1")
+    await bench.outbox.accept(earlier)
+    (lease,) = await bench.outbox.frames.receive(1, wait=0)
+    await bench.results.keep([failure(earlier, "overloaded")])
+    await bench.outbox.accept(later)
+    await bench.outbox.frames.acknowledge([lease])
+    await bench.outbox.forget([("r1", earlier.received_at)])
+    assert await bench.held() == ["r1"]
+    assert await bench.status("r1") == "pending"
+    await bench.outbox.forget([("r1", later.received_at)])
+    assert await bench.held() == []
 
 
 async def test_what_the_broker_would_not_take_is_refused_with_the_limit(tmp_path: Path) -> None:
@@ -138,11 +153,12 @@ async def test_what_the_broker_would_not_take_is_refused_with_the_limit(tmp_path
 
 async def test_a_full_outbox_refuses_and_has_room_again_once_answers_are_there(tmp_path: Path) -> None:
     async with opened(tmp_path, max_bytes=3000) as bench:
-        await bench.outbox.accept(frame("a", bytes(2000)))
+        held = frame("a", bytes(2000))
+        await bench.outbox.accept(held)
         with pytest.raises(IntakeError, match="overloaded"):
             await bench.outbox.accept(frame("b", bytes(2000)))
         assert await bench.status("b") is None
-        await bench.outbox.forget(["a"])
+        await bench.outbox.forget([("a", held.received_at)])
         await bench.outbox.accept(frame("b", bytes(2000)))
         assert await bench.held() == ["b"]
 
@@ -164,9 +180,10 @@ async def test_without_the_store_nobody_gets_a_202_and_sending_again_makes_it_go
 
 
 async def test_forgetting_what_the_disk_does_not_let_go_waits_for_the_hand_over(tmp_path: Path) -> None:
+    sent = frame("r1")
     async with opened(tmp_path) as bench:
-        await bench.outbox.accept(frame("r1"))
-    await bench.outbox.forget(["r1"])
+        await bench.outbox.accept(sent)
+    await bench.outbox.forget([("r1", sent.received_at)])
     async with opened(tmp_path) as bench:
         assert await bench.held() == ["r1"]
 

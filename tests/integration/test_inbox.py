@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from facewire.errors import IntakeError, QueueError
-from facewire.messages import Failure, Frame, RecognizedFaces
+from facewire.messages import Failure, Frame, RecognizedFaces, now
 from facewire.queues.inbox import Inbox
 from facewire.queues.sqlite import SqliteQueue, insert
 from facewire.sqlite import Database
@@ -99,6 +100,40 @@ async def test_handed_over_again_an_id_still_stands_for_one_content(database: Da
     await inbox.acknowledge(await inbox.receive(1, wait=0))
     with pytest.raises(IntakeError, match="id_conflict"):
         await inbox.accept(frame("r1", b"other"), again=True)
+
+
+async def test_handed_over_again_the_window_of_an_id_does_not_begin_anew(database: Database) -> None:
+    inbox = inbox_of(database)
+    sent = frame("r1", received_at=now() - timedelta(seconds=500))
+    for _ in range(2):
+        await inbox.accept(sent, again=True)
+        await inbox.acknowledge(await inbox.receive(1, wait=0))
+        noted = await database.read(lambda connection: connection.execute("SELECT accepted_at FROM seen").fetchall())
+        assert noted == [(sent.received_at.timestamp(),)]
+
+
+async def test_a_frame_that_comes_twice_after_the_window_of_its_id_is_taken_once(database: Database) -> None:
+    """Detectors that were away for long get everything that was handed over meanwhile."""
+    inbox = inbox_of(database)
+    sent = frame("r1", received_at=now() - timedelta(seconds=700))
+    await inbox.accept(sent, again=True)
+    await inbox.accept(sent, again=True)
+    assert await contents(inbox) == ["r1"]
+
+
+async def test_a_frame_sent_anew_takes_the_place_of_what_is_held_of_it(database: Database) -> None:
+    inbox = inbox_of(database)
+    earlier = frame("r1")
+    await inbox.accept(earlier)
+    (lease,) = await inbox.receive(1, wait=0)
+    later = frame("r1")
+    await inbox.accept(later, anew=True)
+    await inbox.acknowledge([lease])
+    await inbox.withdraw([("r1", earlier.received_at)])
+    (lease,) = await inbox.receive(10, wait=0)
+    assert Frame.from_bytes(lease.body).received_at == later.received_at
+    await inbox.withdraw([("r1", later.received_at)])
+    assert (await inbox.depth()).bytes == 0
 
 
 @pytest.mark.parametrize("other", [frame("r1", b"other"), frame("r1", enroll_as="Ada")], ids=["content", "purpose"])
@@ -313,11 +348,12 @@ async def test_a_failing_database_is_a_queue_error(tmp_path: Path) -> None:
 
 async def test_requests_that_are_answered_can_be_withdrawn_lent_or_not(database: Database) -> None:
     inbox = inbox_of(database, name="outbox")
-    for request_id in ("a", "b", "c"):
-        await inbox.accept(frame(request_id))
+    frames = {request_id: frame(request_id) for request_id in ("a", "b", "c")}
+    for accepted in frames.values():
+        await inbox.accept(accepted)
     await database.write(lambda connection: insert(connection, "other", [b"a"], request_id="a"))
     await inbox.receive(1, wait=0)
-    await inbox.withdraw(["a", "b", "unknown"])
+    await inbox.withdraw([(name, frames[name].received_at) for name in "ab"] + [("unknown", now())])
     assert await contents(inbox) == ["c"]
     assert (await SqliteQueue(database, "other").depth()).waiting == 1
     assert (await inbox.depth()).waiting + (await inbox.depth()).leased == 1

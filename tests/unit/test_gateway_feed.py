@@ -131,19 +131,6 @@ async def test_an_outage_is_told_at_once_and_to_who_comes_back_later(results: Fa
     assert ids([event]) == ["b"]
 
 
-async def test_waking_reaches_long_polls_alone(source: Feed) -> None:
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(source.wait_for("r1", 30))
-        with source.subscribe() as subscription:
-            await until(lambda: source.waiters)
-            source.wake(answers("r1"))
-            source.close()
-            assert await take(subscription, 1) == [None]
-    found = waiting.result()
-    assert found is not None
-    assert found.request_id == "r1"
-
-
 async def test_too_many_subscribers_are_refused(source: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MAX_SUBSCRIBERS", 1)
     with source.subscribe(), pytest.raises(GatewayError, match="too_many_listeners"), source.subscribe():

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from facewire.messages import RecognizedFaces
@@ -11,17 +12,17 @@ Publish = Callable[[Sequence[RecognizedFaces]], Awaitable[None]]
 
 
 class Audience(Protocol):
-    """Hears of each answer once, at the gateway that has kept it."""
+    """Hears of each answer at the gateway that has kept it; again where that gateway may not have told of it."""
 
-    async def tell(self, kept: Sequence[RecognizedFaces], refused: Sequence[RecognizedFaces]) -> None:
-        """Tell everybody of answers that were `kept`, and senders of those that `refused` their message."""
+    async def tell(self, kept: Sequence[RecognizedFaces], others: Sequence[RecognizedFaces]) -> None:
+        """Tell everybody of answers that were `kept`, and the senders alone of `others`."""
 
 
 class Awaiting(Protocol):
     """Where requests wait for their answers: the outbox."""
 
-    async def forget(self, request_ids: Sequence[str]) -> None:
-        """Keep nothing more of requests that have their answer."""
+    async def forget(self, requests: Sequence[tuple[str, datetime]]) -> None:
+        """Keep nothing more of requests, by id and receipt, that have their answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +32,25 @@ class SoleGateway(Audience):
     feed: Feed
     publish: Publish
 
-    async def tell(self, kept: Sequence[RecognizedFaces], refused: Sequence[RecognizedFaces]) -> None:
+    async def tell(self, kept: Sequence[RecognizedFaces], others: Sequence[RecognizedFaces]) -> None:
         """Tell listeners of what was kept, and cameras of everything."""
         self.feed.publish(kept)
-        await self.publish([*kept, *refused])
+        await self.publish([*kept, *others])
 
 
 @dataclass(frozen=True, slots=True)
 class Replica(Audience):
     """The audience of one gateway out of several, which all listen to what any of them publishes.
 
-    Only long polls of its own are told at once: its event streams would get everything twice.
+    Its own listeners are told at once, whatever becomes of the message to the others.
     """
 
     feed: Feed
     publish: Publish
     outbox: Awaiting
 
-    async def tell(self, kept: Sequence[RecognizedFaces], refused: Sequence[RecognizedFaces]) -> None:
-        """Wake those who wait here, publish everything, and end the hand-over of requests that have their answer."""
-        self.feed.wake(kept)
-        await self.publish([*kept, *refused])
-        await self.outbox.forget([answer.request_id for answer in kept])
+    async def tell(self, kept: Sequence[RecognizedFaces], others: Sequence[RecognizedFaces]) -> None:
+        """Tell listeners here, publish everything, and end the hand-over of requests that have their answer."""
+        self.feed.publish(kept)
+        await self.publish([*kept, *others])
+        await self.outbox.forget([(answer.request_id, answer.received_at) for answer in kept])

@@ -9,7 +9,7 @@ import structlog
 from facewire.errors import IntakeError, QueueError, RecognizeError, StoreError
 from facewire.messages import RecognizedFaces
 from facewire.queues import Lease, Queue
-from facewire.stores import ResultStore
+from facewire.stores import Result, ResultStore
 from facewire.waiting import cut_off, growing_pauses, happens_within, uninterrupted
 from facewire_gateway import metrics
 from facewire_gateway.audience import Audience
@@ -36,19 +36,52 @@ async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, audie
     """Keep `answers`, tell `audience` of those that were better than what was there, return their number.
 
     An id conflict is told to the camera and kept only where the request that it refuses is the pending one; else the
-    request of that id has its own answer. Any other refusal at intake is told even where a better answer stays: it is
-    about another message. StoreError where nothing could be kept; nobody has been told anything then.
+    request of that id has its own answer. StoreError where the store is out of reach; nobody has been told anything
+    then, and what was kept all the same is told when it is settled again.
     """
     conflicts = [answer for answer in answers if is_conflict(answer) and not await _is_awaited(answer, results)]
     kept = await results.keep([answer for answer in answers if answer not in conflicts])
     metrics.ANSWERS.labels("conflict").inc(len(conflicts))
     metrics.ANSWERS.labels("kept").inc(len(kept))
     metrics.ANSWERS.labels("known_already").inc(len(answers) - len(conflicts) - len(kept))
-    kept_ids = {answer.request_id for answer in kept}
-    await audience.tell(
-        kept, [answer for answer in answers if _is_refusal(answer) and answer.request_id not in kept_ids]
-    )
+    new = {(answer.request_id, answer.answered_at) for answer in kept}
+    unkept = [answer for answer in answers if (answer.request_id, answer.answered_at) not in new]
+    kept_before, others = await _told_all_the_same(unkept, results)
+    await audience.tell([*kept, *kept_before], others)
     return len(kept)
+
+
+async def _told_all_the_same(
+    unkept: Sequence[RecognizedFaces], results: ResultStore
+) -> tuple[list[RecognizedFaces], list[RecognizedFaces]]:
+    """Return the answers that are kept already, and those to other messages than the known request.
+
+    An answer comes again where a gateway was killed after keeping it: perhaps it has told nobody.
+    """
+    kept_before, others = [], []
+    for answer in unkept:
+        known = await results.get(answer.request_id)
+        if (found := as_kept(answer, known)) is not None:
+            kept_before.append(found)
+        elif _is_about_another_message(answer, known):
+            others.append(answer)
+    return kept_before, others
+
+
+def as_kept(answer: RecognizedFaces, known: Result | None) -> RecognizedFaces | None:
+    """Return the answer as it is kept, without names that were deleted meanwhile; None where another one is kept."""
+    if known is None or known.answer is None or known.answer.answered_at != answer.answered_at:
+        return None
+    return known.answer
+
+
+def _is_about_another_message(answer: RecognizedFaces, known: Result | None) -> bool:
+    """Return whether the sender of a message that is not the known request of its id waits for this answer.
+
+    What refuses a message at intake, or answers a camera's frame whose id an upload has taken meanwhile.
+    """
+    hashes = {answer.content_sha256, "" if known is None else known.content_sha256}
+    return _is_refusal(answer) or (answer.camera is not None and "" not in hashes and len(hashes) > 1)
 
 
 async def _is_awaited(conflict: RecognizedFaces, results: ResultStore) -> bool:

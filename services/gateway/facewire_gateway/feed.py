@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
@@ -133,6 +134,7 @@ class Feed:
         self._run = secrets.token_hex(4)
         self._count = 0
         self._recent: deque[Past] = deque(maxlen=MAX_REPLAY)
+        self._known: OrderedDict[str, datetime] = OrderedDict()
         self._subscriptions: set[Subscription] = set()
         self._waiters: dict[str, set[asyncio.Future[RecognizedFaces | None]]] = {}
         self._closed = False
@@ -147,22 +149,28 @@ class Feed:
         """How many long polls are waiting."""
         return sum(len(waiters) for waiters in self._waiters.values())
 
-    def publish(self, answers: Sequence[RecognizedFaces]) -> None:
-        """Hand out `answers`, which the store has just kept."""
-        for answer in answers:
-            self._count += 1
-            event = Event(f"{self._run}-{self._count}", answer)
-            self._recent.append(Past(event.id, answer.request_id))
-            for subscription in self._subscriptions:
-                subscription.offer(event)
-        self.wake(answers)
+    def knows(self, answer: RecognizedFaces) -> bool:
+        """Return whether the answer is the last one to its request that was handed out, not too many ago."""
+        return self._known.get(answer.request_id) == answer.answered_at
 
-    def wake(self, answers: Iterable[RecognizedFaces]) -> None:
-        """Hand `answers` to those alone who wait for these very requests."""
+    def publish(self, answers: Sequence[RecognizedFaces]) -> None:
+        """Hand out `answers`, which the store has kept, but for those that it knows."""
         for answer in answers:
-            for waiter in self._waiters.get(answer.request_id, ()):
-                if not waiter.done():
-                    waiter.set_result(answer)
+            if not self.knows(answer):
+                self._hand_out(answer)
+
+    def _hand_out(self, answer: RecognizedFaces) -> None:
+        self._count += 1
+        event = Event(f"{self._run}-{self._count}", answer)
+        self._recent.append(Past(event.id, answer.request_id))
+        self._known[answer.request_id] = answer.answered_at
+        if len(self._known) > MAX_REPLAY:
+            self._known.popitem(last=False)
+        for subscription in self._subscriptions:
+            subscription.offer(event)
+        for waiter in self._waiters.get(answer.request_id, ()):
+            if not waiter.done():
+                waiter.set_result(answer)
 
     @contextmanager
     def subscribe(

@@ -1,7 +1,7 @@
 """Uploads on their way to the detector: committed here before their 202, and kept until they have an answer."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -39,16 +39,20 @@ class Outbox(FrameSink):
         known = await self._results.get(frame.request_id)
         if known is not None:
             self._check_id(frame, known)
-        answered = known is not None and known.status != "pending" and not invites_again(known.answer)
-        await self.frames.accept(frame, again=not answered)
+        unanswered = known is None or known.status == "pending"
+        anew = known is not None and invites_again(known.answer)
+        await self.frames.accept(frame, again=unanswered, anew=anew)
         await self._results.expect(frame)
 
-    async def forget(self, request_ids: Sequence[str]) -> None:
-        """Delete the frames of requests that have their answer; where that fails the hand-over does it when due."""
-        if not request_ids:
+    async def forget(self, requests: Sequence[tuple[str, datetime]]) -> None:
+        """Delete the frames of requests, by id and receipt, that have their answer.
+
+        Where that fails the hand-over does it when they are due. What was sent anew after the answer stays.
+        """
+        if not requests:
             return
         try:
-            await self.frames.withdraw(request_ids)
+            await self.frames.withdraw(requests)
         except QueueError as error:
             _log.warning("answered frames stay in the outbox for now", error=error.code, detail=error.detail)
 

@@ -1,18 +1,18 @@
 """What any replica publishes of answers, on its way to the event streams and long polls of this one."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 import structlog
 
 from facewire.background import background
-from facewire.errors import RecognizeError
-from facewire.messages import RecognizedFaces, sha256
+from facewire.errors import RecognizeError, StoreError
+from facewire.messages import RecognizedFaces
 from facewire.mqtt import Received
-from facewire_gateway.drain import is_conflict
-from facewire_gateway.feed import MAX_REPLAY, Feed
+from facewire.stores import ResultStore
+from facewire_gateway.drain import as_kept
+from facewire_gateway.feed import Feed
 
 _log = structlog.get_logger(__name__)
 
@@ -32,33 +32,30 @@ class Listening(Protocol):
         """Yield what arrives."""
 
 
-async def relay(connection: Listening, feed: Feed) -> None:
-    """Hand each answer that arrives to `feed`, until cancelled.
+async def relay(connection: Listening, feed: Feed, results: ResultStore) -> None:
+    """Hand each answer that arrives to `feed`, until cancelled, if it is one that `results` holds.
 
-    Nothing is kept for a replica that is not connected, so with each new connection its listeners are told of a gap.
+    Senders are told of others as well. Nothing is kept for a replica that is not connected, so with each new connection
+    its listeners are told of a gap.
     """
     async with background(_tell_gaps(connection, feed), name="gaps of the relay"):
-        known = OrderedDict[str, str]()
         async for message in connection.messages():
-            _take(message, feed, known)
+            await _take(message, feed, results)
             message.acknowledge()
 
 
-def _take(message: Received, feed: Feed, known: OrderedDict[str, str]) -> None:
-    """Publish the answer in `message` unless `known`, the latest answers by request id, holds it: QoS 1 may repeat."""
+async def _take(message: Received, feed: Feed, results: ResultStore) -> None:
     try:
         answer = RecognizedFaces.from_bytes(message.payload)
+        if feed.knows(answer):
+            return
+        if (kept := as_kept(answer, await results.get(answer.request_id))) is not None:
+            feed.publish([kept])
     except RecognizeError as error:
         _log.warning("an answer on MQTT cannot be read", topic=message.topic, code=error.code, detail=error.detail)
-        return
-    digest = sha256(message.payload)
-    # A conflict is about another message than the request of that id.
-    if is_conflict(answer) or known.get(answer.request_id) == digest:
-        return
-    known[answer.request_id] = digest
-    if len(known) > MAX_REPLAY:
-        known.popitem(last=False)
-    feed.publish([answer])
+    except StoreError as error:
+        _log.warning("an answer on MQTT was not told: the store did not answer", code=error.code, detail=error.detail)
+        feed.miss()
 
 
 async def _tell_gaps(connection: Listening, feed: Feed) -> None:

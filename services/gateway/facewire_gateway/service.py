@@ -81,7 +81,11 @@ class _Parts:
             dead_letters={queue.name: queue.dead_letters() for queue in (frames, self.requests, self.responses)},
         )
         hand_over = HandOver(frames, self.results, self.publishing, settings)
-        async with background(relay(self.listening, feed), name="relay"), answers, asyncio.TaskGroup() as tasks:
+        async with (
+            background(relay(self.listening, feed, self.results), name="relay"),
+            answers,
+            asyncio.TaskGroup() as tasks,
+        ):
             tasks.create_task(hand_over.run(stop), name="hand-over")
             tasks.create_task(serve(app, listener, settings, feed=feed, stop=stop), name="server")
             _log.info("the gateway listens", url=url_of(listener, settings))

@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal
 
 from facewire.errors import IntakeError, QueueError, StoreError
@@ -14,15 +15,20 @@ from facewire.stores.sqlite import SqliteResultStore
 #: Notes of accepted requests that one accepted frame clears away once their window is over.
 _PRUNE = 10
 
+_REPLACE = "DELETE FROM messages WHERE queue = ? AND request_id = ?"
+_WITHDRAW = """
+    DELETE FROM messages WHERE queue = ? AND request_id = ?
+    AND NOT EXISTS (SELECT 1 FROM seen WHERE request_id = messages.request_id AND accepted_at <> ?)"""
+
 
 class Inbox(SqliteQueue):
     """The queue `name` of encoded frames (`Frame.to_bytes()`); they come in by `accept`.
 
     `max_bytes` bounds what it holds, lent frames included. Where it is reached, policy `latest` drops the oldest
-    waiting frames of the same camera, `all` refuses the new one. `id_window_seconds` is how long a request id stands
-    for one content; the id of a frame that was dropped, or given up and answered so, is free for the frame to be sent
-    again. `results` notes each accepted request as pending, `responses` takes the answers to frames dropped; both must
-    be in the same database, and change in the same commit as the inbox.
+    waiting frames of the same camera, `all` refuses the new one. `id_window_seconds` is how long from its receipt on a
+    request id stands for one content; the id of a frame that was dropped, or given up and answered so, is free for the
+    frame to be sent again. `results` notes each accepted request as pending, `responses` takes the answers to frames
+    dropped; both must be in the same database, and change in the same commit as the inbox.
     """
 
     def __init__(  # noqa: PLR0913 - all but the database are named
@@ -44,16 +50,19 @@ class Inbox(SqliteQueue):
         self._results = results
         self._responses = responses
 
-    async def accept(self, frame: Frame, *, again: bool = False) -> list[Frame]:
+    async def accept(self, frame: Frame, *, again: bool = False, anew: bool = False) -> list[Frame]:
         """Commit the frame; return those that had to leave for it, without content.
 
         Their answers `failed: skipped` are on `responses`; without such a queue they are for the caller to send. A
         request already accepted within the window, with the same content and purpose, changes nothing; handed over
-        `again` by whoever knows that it has no answer, it changes nothing only while the inbox still holds it.
+        `again` by whoever knows that it has no answer, it changes nothing only while the inbox still holds it. Sent
+        `anew` after an answer that invites to, it takes the place of what is still held of it.
         IntakeError `id_conflict` where it differs, `overloaded` where it does not fit; QueueError where the disk fails.
         """
         try:
-            dropped = await self._database.write(lambda connection: self._accept(connection, frame, again=again))
+            dropped = await self._database.write(
+                lambda connection: self._accept(connection, frame, again=again, anew=anew)
+            )
         except StoreError as error:
             raise QueueError(error.code, error.detail) from error
         self._signal.notify()
@@ -61,14 +70,20 @@ class Inbox(SqliteQueue):
             self._responses.announce()
         return dropped
 
-    async def withdraw(self, request_ids: Sequence[str]) -> None:
-        """Delete the frames of those requests, lent or not; QueueError where the disk fails."""
-        rows = [(self.name, request_id) for request_id in request_ids]
-        await self._change_all("DELETE FROM messages WHERE queue = ? AND request_id = ?", rows)
+    async def withdraw(self, requests: Sequence[tuple[str, datetime]]) -> None:
+        """Delete the frames of those requests, lent or not; QueueError where the disk fails.
 
-    def _accept(self, connection: sqlite3.Connection, frame: Frame, *, again: bool) -> list[Frame]:
+        A request is named by its id and when it was received: one sent anew under the same id stays.
+        """
+        rows = [(self.name, request_id, received_at.timestamp()) for request_id, received_at in requests]
+        await self._change_all(_WITHDRAW, rows)
+
+    def _accept(self, connection: sqlite3.Connection, frame: Frame, *, again: bool, anew: bool) -> list[Frame]:
         now = time.time()
-        if self._is_known(connection, frame, now) and (not again or self._holds(connection, frame)):
+        known = self._is_known(connection, frame, now)
+        if anew:
+            connection.execute(_REPLACE, (self.name, frame.request_id))
+        elif known and (not again or self._holds(connection, frame)):
             return []
         body = frame.to_bytes()
         dropped = self._make_room(connection, frame, len(body), now)
@@ -130,8 +145,11 @@ class Inbox(SqliteQueue):
         return row
 
     def _note(self, connection: sqlite3.Connection, frame: Frame, now: float) -> None:
+        """Note the request as of its receipt, so that no hand-over lengthens its window; as of now if that is over."""
         note = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)"
-        connection.execute(note, (frame.request_id, frame.content_sha256, frame.enroll_as, now))
+        received_at = frame.received_at.timestamp()
+        accepted_at = received_at if received_at > now - self._window else now
+        connection.execute(note, (frame.request_id, frame.content_sha256, frame.enroll_as, accepted_at))
         prune = """DELETE FROM seen WHERE request_id IN
                    (SELECT request_id FROM seen WHERE accepted_at <= ? ORDER BY accepted_at LIMIT ?)"""
         connection.execute(prune, (now - self._window, _PRUNE))

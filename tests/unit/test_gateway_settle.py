@@ -1,0 +1,105 @@
+"""Whom answers are told to that the store does not take: those that came before, and those to other messages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from facewire.errors import StoreError
+from facewire.messages import Frame, RecognizedFaces
+from facewire_gateway.audience import SoleGateway
+from facewire_gateway.drain import settle
+from facewire_gateway.feed import Event, Feed
+from gateway_fakes import FakeResults, answer, picture
+
+
+@dataclass
+class Told:
+    """An audience that notes what everybody is told, and what senders alone."""
+
+    everybody: list[RecognizedFaces] = field(default_factory=list)
+    senders: list[RecognizedFaces] = field(default_factory=list)
+
+    async def tell(self, kept: Sequence[RecognizedFaces], others: Sequence[RecognizedFaces]) -> None:
+        self.everybody += kept
+        self.senders += others
+
+
+@pytest.fixture
+def results() -> FakeResults:
+    return FakeResults()
+
+
+async def test_an_answer_that_was_kept_and_comes_again_is_told_again(results: FakeResults) -> None:
+    """The gateway that kept it was killed before it told anybody."""
+    kept = answer("a", camera="door")
+    await results.keep([kept])
+    told = Told()
+    assert await settle([kept], results, told) == 0
+    assert (told.everybody, told.senders) == ([kept], [])
+
+
+async def test_an_answer_that_comes_again_is_told_as_it_is_kept_by_now(results: FakeResults) -> None:
+    found = answer("a", camera="door", result="Ada")
+    await results.keep([found.model_copy(update={"result": "Unknown"})])
+    told = Told()
+    await settle([found], results, told)
+    assert [answer.result for answer in told.everybody] == ["Unknown"]
+
+
+async def test_a_refusal_that_was_kept_and_comes_again_is_told_once_more_only(results: FakeResults) -> None:
+    error = {"stage": "intake", "code": "not_an_image", "detail": "text"}
+    refusal = answer("a", status="failed", result="Failed", camera="door", error=error)
+    await results.keep([refusal])
+    told = Told()
+    await settle([refusal], results, told)
+    assert (told.everybody, told.senders) == ([refusal], [])
+
+
+async def test_a_second_answer_to_an_answered_request_is_not_told(results: FakeResults) -> None:
+    await results.keep([answer("a", camera="door")])
+    told = Told()
+    await settle([answer("a", camera="door"), answer("a", camera="door", source="edge")], results, told)
+    assert (told.everybody, told.senders) == ([], [])
+
+
+async def test_a_store_that_fails_after_it_has_kept_an_answer_loses_nothing_to_tell(results: FakeResults) -> None:
+    known, new = answer("known", camera="door"), answer("new", camera="door")
+    await results.keep([known])
+    results.unreadable.add("known")
+    told = Told()
+    with pytest.raises(StoreError):
+        await settle([known, new], results, told)
+    results.unreadable.clear()
+    await settle([known, new], results, told)
+    assert told.everybody == [known, new]
+
+
+async def test_a_camera_whose_request_id_an_upload_has_taken_is_told_its_answer(results: FakeResults) -> None:
+    await results.expect(upload := Frame.of(picture(), request_id="7"))
+    found = answer("7", camera="door", content_sha256="another", result="Ada")
+    results.refused.add(found.content_sha256)
+    told = Told()
+    assert await settle([found], results, told) == 0
+    assert (told.everybody, told.senders) == ([], [found])
+    without_camera = answer("7", content_sha256="another")
+    await settle([without_camera], results, told)
+    assert told.senders == [found], "nobody waits for it"
+    assert results.known["7"].content_sha256 == upload.content_sha256
+
+
+async def test_listeners_hear_of_an_answer_once_however_often_it_comes(results: FakeResults) -> None:
+    published: list[str] = []
+    feed = Feed(results)
+
+    async def publish(answers: Sequence[RecognizedFaces]) -> None:
+        published.extend(found.request_id for found in answers)
+
+    with feed.subscribe() as subscription:
+        found = answer("a", camera="door")
+        for _ in range(2):
+            await settle([found], results, SoleGateway(feed, publish))
+        await settle([answer("b")], results, SoleGateway(feed, publish))
+        events = [await subscription.next(), await subscription.next()]
+    assert [event.answer.request_id for event in events if isinstance(event, Event)] == ["a", "b"]
+    assert published == ["a", "a", "b"]
