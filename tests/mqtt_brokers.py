@@ -57,6 +57,11 @@ class RunningMosquitto(RunningBroker):
         self.process.kill()
         await self.process.wait()
 
+    async def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        await self.process.wait()
+
     async def bring_back(self) -> None:
         assert MOSQUITTO is not None
         quiet = asyncio.subprocess.DEVNULL
