@@ -9,6 +9,7 @@ from prometheus_client import generate_latest
 
 from facewire import metrics
 from facewire.errors import FacewireError
+from facewire.failures import error_name, error_origin
 
 _CHECK_SECONDS = 2.0
 
@@ -64,14 +65,17 @@ async def _reason(check: Readiness) -> str | None:
         return f"no answer within {_CHECK_SECONDS:g} s"
     except FacewireError as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001 - logged; what cannot be told whether it is ready is not
+        _log.error("a readiness check failed", error=error_name(error), at=error_origin(error))
+        return f"the check failed: {error_name(error)}"
 
 
 async def _measure(name: str, depth: Depth) -> None:
     try:
         async with asyncio.timeout(_CHECK_SECONDS):
             found = await depth()
-    except (FacewireError, TimeoutError) as error:
-        _log.warning("the depth of a queue is not known", queue=name, error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - logged; the other metrics are told all the same
+        _log.warning("the depth of a queue is not known", queue=name, error=error_name(error), at=error_origin(error))
         return
     for state in ("waiting", "leased", "delayed", "dead"):
         if hasattr(found, state):

@@ -71,7 +71,13 @@ async def test_alive_and_ready() -> None:
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "dependencies": {"mqtt": "ready"}})
 
 
-@pytest.mark.parametrize(("look", "reason"), [(says("no connection"), "no connection"), (fails, "disk_full")])
+async def breaks() -> str | None:
+    return {"there": "is none"}["QueueUrl"]
+
+
+@pytest.mark.parametrize(
+    ("look", "reason"), [(says("no connection"), "no connection"), (fails, "disk_full"), (breaks, "KeyError")]
+)
 async def test_what_is_not_ready_is_named(look: Callable[[], Awaitable[str | None]], reason: str) -> None:
     async with serving({"mqtt": look, "queue": says(None)}) as url:
         response = await get(f"{url}/readyz")
@@ -128,6 +134,20 @@ async def test_connections_are_bounded_and_end_with_the_process(monkeypatch: pyt
                 after.callback(writer.close)
             assert await raw(url, b"GET /healthz HTTP/1.1\r\n\r\n") == b""
         assert [await reader.read() for reader, _ in held] == [b"", b""]
+
+
+async def test_a_queue_whose_depth_cannot_be_told_leaves_the_other_metrics() -> None:
+    async def unknown() -> Held:
+        raise KeyError
+
+    async def known() -> Held:
+        return Held()
+
+    async with serving(depths={"broken": unknown, "sound": known}) as url:
+        response = await get(f"{url}/metrics")
+    assert response.status_code == 200
+    assert 'facewire_queue_messages{queue="sound",state="waiting"} 3.0' in response.text
+    assert "broken" not in response.text
 
 
 async def test_a_port_that_is_taken_is_a_wrong_setting() -> None:

@@ -101,6 +101,17 @@ async def test_one_error_of_many_batches_does_not_keep_the_others_from_being_sen
     assert len(sqs.named("send_message_batch")) == 5
 
 
+async def test_what_answers_but_is_no_sqs_counts_as_out_of_reach(queue: SqsQueue, sqs: FakeSqs) -> None:
+    async def nothing(**_: Any) -> dict[str, Any]:
+        return {}
+
+    sqs.get_queue_url = nothing  # type: ignore[method-assign]
+    for call in (queue.send([b"1"]), queue.receive(1, wait=0), queue.depth()):
+        with pytest.raises(QueueError, match=r"FACEWIRE_AWS_ENDPOINT_URL is not SQS.*'QueueUrl'") as caught:
+            await call
+        assert caught.value.code == "unreachable"
+
+
 async def test_the_url_of_a_queue_is_asked_for_once_and_one_given_never(queues: SqsQueues, sqs: FakeSqs) -> None:
     await queues.queue("q").send([b"1"])
     await queues.queue("q").receive(1, wait=0)
@@ -169,6 +180,23 @@ async def test_the_end_does_not_wait_for_a_poll_forever(
     with pytest.raises(asyncio.CancelledError):
         await receive
     async with asyncio.timeout(2):
+        await queues._end_background()
+
+
+async def test_the_end_does_not_wait_for_a_poll_that_was_given_up_long_ago(
+    queue: SqsQueue, queues: SqsQueues, sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facewire.queues.sqs_connection._LAST_POLLS_SECONDS", 2.0)
+    sqs.answer.clear()
+    receive = asyncio.create_task(queue.receive(10, wait=20))
+    await sqs.polled.wait()
+    receive.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receive
+    loop = asyncio.get_running_loop()
+    real_time = loop.time
+    loop.time = lambda: real_time() + 1.9  # type: ignore[method-assign]
+    async with asyncio.timeout(1):
         await queues._end_background()
 
 

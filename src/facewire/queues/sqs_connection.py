@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = structlog.get_logger()
 
-#: How long the end waits for polls that nobody waits for any more.
+#: How long after the last poll was given up the end waits for those that nobody waits for any more.
 _LAST_POLLS_SECONDS = 3.0
 
 
@@ -33,13 +33,14 @@ class SqsConnection:
         self._urls: dict[str, str] = {}
         self._making = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
+        self._patience_ends = 0.0
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: AwsSettings) -> AsyncIterator[Self]:
         """Open the clients; SQS is called first by what is done with a queue.
 
-        In the end it waits up to three seconds for polls that were given up, to hand back what they still get.
+        In the end it waits for polls that were given up less than three seconds ago, to hand back what they still get.
         """
         async with sqs_client(settings) as calls, sqs_poll_client(settings) as polls:
             connection = cls(settings, calls, polls)
@@ -60,6 +61,7 @@ class SqsConnection:
 
     def in_background(self, work: "asyncio.Task[None]") -> None:
         """Let `work` come to its end by itself."""
+        self._patience_ends = asyncio.get_running_loop().time() + _LAST_POLLS_SECONDS
         self._background.add(work)
         work.add_done_callback(self._background.discard)
 
@@ -72,6 +74,9 @@ class SqsConnection:
                 raise
             detail = f"there is no queue {queue_name(name)!r} in {self._settings.region}: `facewire aws init` makes it"
             raise QueueError("no_such_queue", detail) from error
+        except KeyError as error:
+            detail = f"what answers at FACEWIRE_AWS_ENDPOINT_URL is not SQS: its answer has no {error}"
+            raise QueueError("unreachable", detail) from error
 
     async def _url(self, name: str) -> str:
         if "://" in name:
@@ -90,7 +95,8 @@ class SqsConnection:
     async def _end_background(self) -> None:
         if not self._background:
             return
-        _, late = await asyncio.wait(self._background, timeout=_LAST_POLLS_SECONDS)
+        seconds = self._patience_ends - asyncio.get_running_loop().time()
+        _, late = await asyncio.wait(self._background, timeout=max(0.0, seconds))
         for task in late:
             task.cancel()
         if late:
