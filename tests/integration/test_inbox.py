@@ -253,7 +253,7 @@ def failure(request_id: str, code: str) -> RecognizedFaces:
         status="failed",
         result="Failed",
         content_sha256=frame(request_id).content_sha256,
-        error=Failure(stage="queue", code=code, detail="it failed"),
+        error=Failure(stage="detect", code=code, detail="it failed"),
     )
 
 

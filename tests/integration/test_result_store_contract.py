@@ -80,8 +80,8 @@ def done(
     return RecognizedFaces(source=source, **{**told, **fields})
 
 
-def failed(request: Frame, **fields: Any) -> RecognizedFaces:
-    error = Failure(stage="detect", code="not_an_image", detail="it is a text")
+def failed(request: Frame, stage: str = "detect", code: str = "not_an_image", **fields: Any) -> RecognizedFaces:
+    error = Failure(stage=stage, code=code, detail="it is a text")
     return done(request, status="failed", result=FAILED, error=error, **fields)
 
 
@@ -150,6 +150,29 @@ async def test_expecting_an_answered_request_again_changes_nothing(store: Result
     await store.keep([answer])
     await store.expect(frame(after=WINDOW))
     assert await store.get("r1") == Result("r1", "done", "door", sha256(b"picture"), NOON, answer)
+
+
+@pytest.mark.parametrize(
+    ("stage", "code", "status"),
+    [
+        ("detect", "not_an_image", "failed"),
+        ("gallery", "face_id_taken", "failed"),
+        ("detect", "gave_up", "pending"),
+        ("gateway", "lost", "pending"),
+        ("queue", "dead_letter", "pending"),
+        ("queue", "unreachable", "pending"),
+        ("store", "busy", "pending"),
+        ("store", "disk_full", "pending"),
+    ],
+)
+async def test_what_failed_for_a_reason_of_the_moment_is_pending_when_sent_again(
+    store: ResultStore, stage: str, code: str, status: str
+) -> None:
+    await store.keep([failed(frame(), stage, code)])
+    await store.expect(frame(after=timedelta(minutes=1)))
+    result = await store.get("r1")
+    assert result is not None
+    assert result.status == status
 
 
 async def test_expecting_a_pending_request_again_keeps_its_time(store: ResultStore) -> None:
@@ -403,6 +426,16 @@ async def test_an_answer_under_way_forgets_a_person_deleted_meanwhile(store: Res
     assert [answer.result for answer in kept] == [UNKNOWN, "Ada"]
     assert (kept[0].faces[0].person, kept[0].faces[0].reason) == (None, "forgotten")
     assert ids(await store.page(ResultQuery(person="Ada"))) == ["anew"]
+
+
+async def test_a_deletion_that_comes_late_does_not_lower_the_guard(store: ResultStore) -> None:
+    await store.forget_person("Ada", gallery_version=7)
+    await store.forget_person("Ada", gallery_version=3)
+    (kept,) = await store.keep([done(frame(), "Ada", gallery_version=6)])
+    assert kept.result == UNKNOWN
+    await store.forget_person("Ada", gallery_version=9)
+    (kept,) = await store.keep([done(frame(request_id="r2"), "Ada", gallery_version=8)])
+    assert kept.result == UNKNOWN
 
 
 async def test_enrolling_a_forgotten_person_again_says_so(store: ResultStore) -> None:

@@ -63,7 +63,7 @@ class DynamoDbResultStore(ResultStore):
     async def expect(self, frame: Frame) -> None:
         """Note that `frame` was accepted: pending, unless the same content is known since less than the window.
 
-        A request that failed for a reason of the moment (`PASSING_FAILURES`) is pending anew.
+        A request that failed for a reason of the moment (`invites_again`) is pending anew.
         """
         row = Row.pending(frame)
         await self._note_days([row])
@@ -130,14 +130,23 @@ class DynamoDbResultStore(ResultStore):
 
         Answers still to come lose it as well if they were made with a gallery older than `gallery_version`.
         """
-        guard = {"pk": FORGOTTEN, "sk": sha256(person.encode()), "gallery_version": gallery_version}
-        await self._table.write_many(puts=[{**guard, TTL: int((now() + FORGOTTEN_FOR).timestamp())}])
+        await self._note_forgotten(person, gallery_version)
         forgotten = 0
         for recognized in (True, False):
             partition = person_partition(person, recognized=recognized)
             async for entries in self._table.query("#pk = :pk", {"pk": partition}):
                 forgotten += await self._forget_in(person, entries)
         return forgotten
+
+    async def _note_forgotten(self, person: str, gallery_version: int) -> None:
+        """Guard against answers of older galleries; a guard against those of still newer ones stays."""
+        expires_at = int((now() + FORGOTTEN_FOR).timestamp())
+        await self._table.update(
+            Key(FORGOTTEN, sha256(person.encode())),
+            f"SET #gallery_version = :version, #{TTL} = :expires_at",
+            condition="attribute_not_exists(#pk) OR #gallery_version <= :version",
+            values={"version": gallery_version, "expires_at": expires_at},
+        )
 
     async def _forget_in(self, person: str, entries: Sequence[Item]) -> int:
         """Take the person out of the answers of those entries, and out those left over by writers that crashed."""

@@ -44,7 +44,7 @@ class SqliteResultStore(ResultStore):
     async def expect(self, frame: Frame) -> None:
         """Note that `frame` was accepted: pending, unless the same content is known since less than the window.
 
-        A request that failed for a reason of the moment (`PASSING_FAILURES`) is pending anew.
+        A request that failed for a reason of the moment (`invites_again`) is pending anew.
         """
         await self._database.write(lambda connection: self.note_expected(connection, frame))
 
@@ -183,8 +183,10 @@ def _drop_tombstones(connection: sqlite3.Connection, before: int) -> int:
 def _note_forgotten(connection: sqlite3.Connection, person: str, gallery_version: int) -> None:
     moment = now()
     connection.execute("DELETE FROM forgotten WHERE forgotten_at < ?", (to_micros(moment - FORGOTTEN_FOR),))
-    row = (sha256(person.encode()), gallery_version, to_micros(moment))
-    connection.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", row)
+    note = """
+        INSERT INTO forgotten VALUES (?, ?, ?) ON CONFLICT (person_sha256) DO UPDATE SET
+            gallery_version = max(gallery_version, excluded.gallery_version), forgotten_at = excluded.forgotten_at"""
+    connection.execute(note, (sha256(person.encode()), gallery_version, to_micros(moment)))
 
 
 def _forget(connection: sqlite3.Connection, person: str) -> int:
