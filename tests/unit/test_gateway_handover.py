@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from facewire.errors import QueueError
 from facewire.messages import Frame, now
 from facewire.queues import MAX_RECEIVES, Lease
 from facewire.queues.inbox import Inbox
+from facewire.queues.sqs import SqsDepth
 from facewire.sqlite import Database
-from facewire_gateway import handover
+from facewire_gateway import backlog, handover
+from facewire_gateway.backlog import Backlog
 from facewire_gateway.handover import IN_FLIGHT, HandOver, next_handover
 from facewire_gateway.settings import GatewayServiceSettings
 from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
@@ -25,13 +27,14 @@ SETTINGS = GatewayServiceSettings.read()
 
 @dataclass
 class FakeOutbox(FakeQueue):
-    """A queue that notes for how long frames are given back, and lends none of them again."""
+    """A queue that notes for how many seconds frames are given back, and lends none of them again."""
 
-    delays: list[float] = field(default_factory=list)
+    delays: list[int] = field(default_factory=list)
+    used: int = 0
 
     async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
-        assert unused, "the fifth receive would bury the frame"
-        self.delays += [delay] * len(leases)
+        self.used += not unused
+        self.delays += [round(delay)] * len(leases)
 
 
 @dataclass
@@ -58,18 +61,30 @@ class Bench:
     broker: FakeBroker = field(default_factory=FakeBroker)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     age: float = 0
+    waiting: int = 0
+    looks: int = 0
+    unreachable: bool = False
 
-    async def accept(self, request_id: str, **fields: Any) -> Frame:
+    async def accept(self, request_id: str, *, receives: int = 1, **fields: Any) -> Frame:
+        """Put a frame into the outbox, to be lent for the `receives`th time."""
         frame = Frame.of(picture(), request_id=request_id, **fields)
         await self.results.expect(frame)
-        await self.outbox.send([frame.to_bytes()])
+        self.outbox.waiting.append(Lease(request_id, frame.to_bytes(), receives))
+        self.outbox.arrived.set()
         return frame
+
+    async def depth(self) -> SqsDepth:
+        self.looks += 1
+        if self.unreachable:
+            raise QueueError("unreachable", "no answer")
+        return SqsDepth(self.waiting, 7, 0, 0)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        work = HandOver(
-            self.outbox, self.results, self.broker, SETTINGS, clock=lambda: now() + timedelta(seconds=self.age)
-        )
+        def clock() -> datetime:
+            return now() + timedelta(seconds=self.age)
+
+        work = HandOver(self.outbox, self.results, self.broker, Backlog(self.depth), SETTINGS, clock=clock)
         async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
             tasks.create_task(work.run(self.stop))
             yield
@@ -85,12 +100,12 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def test_the_pauses_are_15_30_60_60_seconds_up_to_the_deadline() -> None:
+def test_the_pauses_double_up_to_the_deadline() -> None:
     age, pauses = 0.0, []
     while (pause := next_handover(age, SETTINGS)) > 0:
         pauses.append(pause)
         age += pause
-    assert pauses == [15, 30, *[60] * 9, 15]
+    assert pauses == [15, 30, 60, 120, 240, 135]
     assert age == SETTINGS.answer_deadline_seconds
     assert next_handover(age + 5, SETTINGS) == 0
 
@@ -110,8 +125,52 @@ async def test_what_is_handed_over_later_comes_again_later(bench: Bench) -> None
     await bench.accept("r1")
     async with bench.running():
         await until(lambda: bench.outbox.delays)
-    [delay] = bench.outbox.delays
-    assert 40 <= delay < 41
+    assert bench.outbox.delays == [35]
+
+
+async def test_the_first_hand_over_alone_counts_as_a_receive(bench: Bench) -> None:
+    bench.age = 20
+    await bench.accept("first")
+    await bench.accept("again", receives=2)
+    async with bench.running():
+        await until(lambda: len(bench.outbox.delays) == 2)
+    assert len(bench.broker.sent) == 2
+    assert bench.outbox.used == 1
+
+
+@pytest.mark.parametrize(("waiting", "unreachable"), [(1, False), (0, True)])
+async def test_nothing_is_handed_over_again_while_requests_wait_for_a_recognizer(
+    bench: Bench, waiting: int, unreachable: bool
+) -> None:
+    bench.age, bench.waiting, bench.unreachable = 100, waiting, unreachable
+    await bench.accept("first")
+    for number in range(5):
+        await bench.accept(f"again {number}", receives=2)
+    async with bench.running():
+        await until(lambda: len(bench.outbox.delays) == 6)
+    assert [topic for topic, _ in bench.broker.sent] == ["uploads/first"]
+    assert sorted(bench.outbox.delays)[:5] == [SETTINGS.handover_seconds] * 5
+    assert bench.looks <= IN_FLIGHT, "once a second, by those that were under way together"
+
+
+async def test_the_backlog_is_looked_at_again_after_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "_STANDS_SECONDS", 0)
+    bench.waiting = 1
+    await bench.accept("r1", receives=2)
+    async with bench.running():
+        await until(lambda: bench.outbox.delays)
+        bench.waiting = 0
+        await bench.accept("r1", receives=2)
+        await until(lambda: bench.broker.sent)
+
+
+async def test_a_frame_that_cannot_be_read_is_buried_and_the_rest_goes_on(bench: Bench) -> None:
+    await bench.outbox.send([b"{}", b"nonsense\0picture"])
+    await bench.accept("r1")
+    async with bench.running():
+        await until(lambda: bench.broker.sent)
+        await until(lambda: len(bench.outbox.buried) == 2)
+    assert all("bad_request" in reason for _, reason in bench.outbox.buried)
 
 
 async def test_what_has_an_answer_or_has_expired_is_deleted(bench: Bench) -> None:
@@ -131,6 +190,17 @@ async def test_what_is_past_the_answer_deadline_is_deleted(bench: Bench) -> None
     async with bench.running():
         await until(lambda: bench.outbox.acknowledged)
     assert bench.broker.sent == []
+
+
+async def test_what_the_store_has_forgotten_is_noted_even_past_the_deadline(bench: Bench) -> None:
+    """Else nobody would call it lost: 404 instead of an answer."""
+    bench.age = 600
+    await bench.accept("r1")
+    bench.results.known.clear()
+    async with bench.running():
+        await until(lambda: bench.outbox.acknowledged)
+    assert bench.broker.sent == []
+    assert bench.results.known["r1"].status == "pending"
 
 
 async def test_a_frame_whose_id_stands_for_another_one_by_now_is_deleted(bench: Bench) -> None:
@@ -203,14 +273,18 @@ async def test_a_stop_does_not_wait_for_a_broker_that_says_nothing(
     assert bench.outbox.acknowledged == []
 
 
-async def test_hand_overs_are_never_too_many_for_the_queue(bench: Bench, tmp_path: Path) -> None:
+async def test_hand_overs_are_never_too_many_for_the_queue(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A message that comes back from its fifth lease is a dead letter."""
-    quick = GatewayServiceSettings.read(handover_seconds=0.01, handover_longest_seconds=0.01)
+    monkeypatch.setattr(handover, "next_handover", lambda _age, _timing: 0.01)
+    quick = GatewayServiceSettings.read(handover_seconds=0.01)
     async with Database.open(tmp_path / "outbox.db") as database:
         outbox = Inbox(database, "outbox", max_bytes=10**6, policy="all", id_window_seconds=600)
         await outbox.accept(Frame.of(picture(), request_id="r1"))
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-            tasks.create_task(HandOver(outbox, bench.results, bench.broker, quick).run(bench.stop))
+            work = HandOver(outbox, bench.results, bench.broker, Backlog(bench.depth), quick)
+            tasks.create_task(work.run(bench.stop))
             await until(lambda: len(bench.broker.sent) > 2 * MAX_RECEIVES)
             await bench.results.keep([answer("r1")])
             while (await outbox.depth()).bytes:  # noqa: ASYNC110 - deleting a message sets no event

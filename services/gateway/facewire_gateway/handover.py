@@ -1,4 +1,4 @@
-"""From the outbox to the detectors over MQTT, again and again until the answer is there or its deadline has passed."""
+"""From the outbox to the detectors over MQTT, and again later until the answer is there or its deadline has passed."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,12 +8,13 @@ from typing import Protocol
 
 import structlog
 
-from facewire.errors import QueueError, StoreError
+from facewire.errors import IntakeError, QueueError, StoreError
 from facewire.messages import Frame, now
 from facewire.queues import Lease, Queue
 from facewire.stores import ResultStore
 from facewire.waiting import growing_pauses, happens_within
 from facewire_gateway import metrics
+from facewire_gateway.backlog import Backlog
 from facewire_gateway.publish import Publisher
 
 _log = structlog.get_logger(__name__)
@@ -42,10 +43,6 @@ class Timing(Protocol):
         """From the first time to the second."""
 
     @property
-    def handover_longest_seconds(self) -> float:
-        """Between two times at most."""
-
-    @property
     def answer_deadline_seconds(self) -> float:
         """From receipt to the moment when the request is lost."""
 
@@ -53,19 +50,22 @@ class Timing(Protocol):
 def next_handover(age: float, timing: Timing) -> float:
     """Return the seconds until a frame is handed over again, `age` seconds after it was received.
 
-    Doubling from hand-over to hand-over up to the longest pause; told by the age alone, so no restart begins anew.
+    Doubling from hand-over to hand-over, and told by the age alone, so no restart begins anew.
     """
-    pause = min(max(timing.handover_seconds, 2 * age), timing.handover_longest_seconds)
-    return min(pause, max(0.0, timing.answer_deadline_seconds - age))
+    return min(timing.handover_seconds + age, max(0.0, timing.answer_deadline_seconds - age))
 
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Hands over what is due in `outbox`. Several gateways may do so; each frame is lent to one of them at a time."""
+    """Hands over what is due in `outbox`. Several gateways may do so; each frame is lent to one of them at a time.
+
+    A frame that has been handed over waits while there is a `backlog`: most likely it is part of it.
+    """
 
     outbox: Queue
     results: ResultStore
     connection: Publisher
+    backlog: Backlog
     timing: Timing
     clock: Callable[[], datetime] = now
 
@@ -92,23 +92,34 @@ class HandOver:
                 await happens_within(stop, next(pauses))
 
     async def _settle(self, lease: Lease) -> None:
-        """Hand the frame over, or delete it where that is of no use any more."""
         try:
             frame = await _read(lease.body)
-            outcome = await self._useless(frame)
-            if outcome is None:
-                topic = f"{'uploads' if frame.enroll_as is None else 'enroll'}/{frame.request_id}"
-                await self.connection.publish(topic, lease.body)
+        except IntakeError as error:
+            await self._bury(lease, error)
+            return
+        try:
+            outcome, due_in = await self._attempt(frame, lease)
         except (QueueError, StoreError):
             await self.outbox.give_back([lease], delay=_RETRY_SECONDS, unused=True)
             raise
-        if outcome is None:
-            # Unused: the receive must not count, or the fifth hand-over would be the last.
-            await self.outbox.give_back([lease], delay=next_handover(self._age(frame), self.timing), unused=True)
-        else:
+        if due_in is None:
             await self.outbox.acknowledge([lease])
-        metrics.HANDED_OVER.labels(outcome or "published").inc()
-        _log.debug("a frame was handed over", request_id=frame.request_id, outcome=outcome or "published")
+        else:
+            # The first hand-over counts as a receive, which tells those after it: they do not, or the fifth were fatal.
+            await self.outbox.give_back([lease], delay=due_in, unused=lease.receives > 1)
+        metrics.HANDED_OVER.labels(outcome).inc()
+        _log.debug("a frame of the outbox was due", request_id=frame.request_id, outcome=outcome)
+
+    async def _attempt(self, frame: Frame, lease: Lease) -> tuple[str, float | None]:
+        """Hand the frame over if it is time to; return the outcome and when it is due again, None for never."""
+        useless = await self._useless(frame)
+        if useless is not None:
+            return useless, None
+        if lease.receives > 1 and await self.backlog.waits():
+            return "postponed", self.timing.handover_seconds
+        topic = f"{'uploads' if frame.enroll_as is None else 'enroll'}/{frame.request_id}"
+        await self.connection.publish(topic, lease.body)
+        return "published", next_handover(self._age(frame), self.timing)
 
     async def _useless(self, frame: Frame) -> str | None:
         """Return why the frame need not be handed over any more, None where it is to be.
@@ -116,15 +127,20 @@ class HandOver:
         A request that the store does not know, after a crash between the two commits or with a store that forgets, is
         noted: else nobody would ever call it lost.
         """
-        if self._age(frame) >= self.timing.answer_deadline_seconds:
-            return "too_late"
         known = await self.results.get(frame.request_id)
         if known is None:
             await self.results.expect(frame)
-            return None
-        if known.status != "pending":
+        elif known.status != "pending":
             return "answered"
-        return None if known.content_sha256 in {frame.content_sha256, ""} else "superseded"
+        elif known.content_sha256 not in {frame.content_sha256, ""}:
+            return "superseded"
+        return "too_late" if self._age(frame) >= self.timing.answer_deadline_seconds else None
+
+    async def _bury(self, lease: Lease, fault: IntakeError) -> None:
+        metrics.HANDED_OVER.labels("unreadable").inc()
+        detail = {"code": fault.code, "detail": fault.detail, "size": len(lease.body)}
+        _log.error("a frame of the outbox cannot be read: buried", **detail)
+        await self.outbox.bury(lease, str(fault))
 
     def _age(self, frame: Frame) -> float:
         return (self.clock() - frame.received_at).total_seconds()

@@ -19,6 +19,7 @@ from facewire_gateway.answers import answers_going_out
 from facewire_gateway.app import create_app
 from facewire_gateway.audience import Replica
 from facewire_gateway.auth import KeyRing, keys_of
+from facewire_gateway.backlog import Backlog
 from facewire_gateway.connections import raise_open_files_limit
 from facewire_gateway.feed import Feed
 from facewire_gateway.handover import LEASE_SECONDS, HandOver
@@ -80,7 +81,7 @@ class _Parts:
             responses=self.responses,
             dead_letters={queue.name: queue.dead_letters() for queue in (frames, self.requests, self.responses)},
         )
-        hand_over = HandOver(frames, self.results, self.publishing, settings)
+        hand_over = HandOver(frames, self.results, self.publishing, Backlog(self.requests.depth), settings)
         async with (
             background(relay(self.listening, feed, self.results), name="relay"),
             answers,
