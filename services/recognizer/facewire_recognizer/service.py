@@ -26,7 +26,7 @@ async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyn
     async with serving_probes(settings, readiness=readiness, depths=depths) as url:
         _log.info("probes are answered", url=url)
         recognizer = await asyncio.to_thread(load_face_recognizer, settings)
-        async with open_stores(settings) as (_, gallery), SqsQueues.open(settings) as queues:
+        async with open_stores(settings) as (results, gallery), SqsQueues.open(settings) as queues:
             requests, responses = queues.queue(settings.request_queue), queues.queue(settings.response_queue)
 
             async def queue_lacks() -> str | None:
@@ -47,5 +47,6 @@ async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyn
                 responses=responses,
                 recognizer=recognizer,
                 gallery_store=gallery,
+                results=results,
                 stop=stop,
             )

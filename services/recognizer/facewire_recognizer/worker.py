@@ -15,8 +15,9 @@ from facewire.messages import DetectedFaces, RecognizedFaces, Source
 from facewire.queues import Queue
 from facewire.recognize import FaceRecognizer, Recognition
 from facewire.settings import RecognizerSettings
-from facewire.stores import GalleryStore
+from facewire.stores import GalleryStore, ResultStore
 from facewire.worker import Limits, Outcome, Worker, worker_threads
+from facewire_recognizer.copies import is_answered
 
 _STEPS = ("queue", "align", "embed", "match", "total")
 
@@ -30,12 +31,13 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
     responses: Queue,
     recognizer: FaceRecognizer,
     gallery_store: GalleryStore,
+    results: ResultStore | None = None,
     stop: asyncio.Event,
 ) -> None:
     """Recognise the faces of the request queue in `recognizer_threads` threads until `stop` is set, then drain.
 
-    Faces in the gallery that the embedder has not seen are embedded first. Raises StoreError where the gallery cannot
-    be read at the start.
+    Faces in the gallery that the embedder has not seen are embedded first. A message whose request `results` shows to
+    be answered is a copy, and passed over. Raises StoreError where the gallery cannot be read at the start.
     """
     limits = Limits(
         concurrency=settings.recognizer_threads,
@@ -50,7 +52,9 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
     async with worker_threads(settings.recognizer_threads, "recognize") as executor, asyncio.TaskGroup() as group:
         follow = sync.follow(stop, poll_seconds=settings.gallery_poll_seconds)
         group.create_task(follow, name="recognize: follow the gallery")
-        stage = RecognizeStage(recognizer, executor, responses=responses, gallery_store=gallery_store, sync=sync)
+        stage = RecognizeStage(
+            recognizer, executor, responses=responses, gallery_store=gallery_store, results=results, sync=sync
+        )
         await Worker(stage, requests, responses=responses, limits=limits).run(stop)
 
 
@@ -60,19 +64,21 @@ class RecognizeStage:
     error: type[FacewireError] = RecognizeError
     source: Source = "cloud"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the stage stands on, all but the first two named
         self,
         recognizer: FaceRecognizer,
         executor: Executor,
         *,
         responses: Queue,
         gallery_store: GalleryStore,
+        results: ResultStore | None,
         sync: GallerySync,
     ) -> None:
         self._recognizer = recognizer
         self._executor = executor
         self._responses = responses
         self._gallery_store = gallery_store
+        self._results = results
         self._sync = sync
 
     def read(self, body: bytes) -> DetectedFaces:
@@ -82,17 +88,28 @@ class RecognizeStage:
     async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
         """Recognise the faces of all messages as one batch, then store who was enrolled."""
         loop = asyncio.get_running_loop()
-        results = await loop.run_in_executor(self._executor, self._recognize, bodies, self._sync.gallery)
+        read = await loop.run_in_executor(self._executor, lambda: [self._read_or_error(body) for body in bodies])
+        messages = await asyncio.gather(*(self._unless_copy(message) for message in read))
+        results = await loop.run_in_executor(self._executor, self._recognize, messages, self._sync.gallery)
         outcomes = await asyncio.gather(*(self._keep(result) for result in results))
         if any(isinstance(result, Recognition) and result.enrolled for result in results):
             await self._sync.refresh_or_log()
         return outcomes
 
-    def _recognize(self, bodies: Sequence[bytes], gallery: Gallery) -> list[Recognition | RecognizeError]:
-        messages = [self._read_or_error(body) for body in bodies]
-        readable = [message for message in messages if isinstance(message, DetectedFaces)]
-        recognitions = iter(self._recognizer(readable, gallery))
-        return [message if isinstance(message, RecognizeError) else next(recognitions) for message in messages]
+    async def _unless_copy(self, message: DetectedFaces | RecognizeError) -> DetectedFaces | RecognizeError | None:
+        """Return the message, None where its request has been answered."""
+        results = self._results
+        if results is None or isinstance(message, RecognizeError) or not await is_answered(message, results):
+            return message
+        _log.info("a copy of an answered message is passed over", request_id=message.request_id)
+        return None
+
+    def _recognize(
+        self, messages: Sequence[DetectedFaces | RecognizeError | None], gallery: Gallery
+    ) -> list[Recognition | RecognizeError | None]:
+        new = [message for message in messages if isinstance(message, DetectedFaces)]
+        recognitions = iter(self._recognizer(new, gallery))
+        return [next(recognitions) if isinstance(message, DetectedFaces) else message for message in messages]
 
     def _read_or_error(self, body: bytes) -> DetectedFaces | RecognizeError:
         try:
@@ -100,8 +117,10 @@ class RecognizeStage:
         except RecognizeError as error:
             return error
 
-    async def _keep(self, result: Recognition | RecognizeError) -> Outcome:
+    async def _keep(self, result: Recognition | RecognizeError | None) -> Outcome:
         """Store the enrolled face if there is one; return the answer to send, or why there is none."""
+        if result is None:
+            return []
         if isinstance(result, RecognizeError):
             return result
         try:

@@ -1,0 +1,33 @@
+"""Copies of messages whose request has been answered: queues and hand-overs bring some messages more than once."""
+
+import asyncio
+
+import structlog
+
+from facewire.errors import StoreError
+from facewire.failures import error_name
+from facewire.messages import DetectedFaces
+from facewire.stores import ResultStore
+
+#: A store that takes longer is not waited for: to recognise the faces once more does no harm.
+_LOOK_UP_SECONDS = 1.0
+
+_log = structlog.get_logger()
+
+
+async def is_answered(message: DetectedFaces, results: ResultStore) -> bool:
+    """Return whether `results` holds a recognizer's answer to this very frame; False where they cannot tell.
+
+    A frame received later than the one answered is a new request, even if id and picture are the same.
+    """
+    try:
+        async with asyncio.timeout(_LOOK_UP_SECONDS):
+            known = await results.get(message.request_id)
+    except (StoreError, TimeoutError) as error:
+        _log.warning("not known whether a request is answered", request_id=message.request_id, error=error_name(error))
+        return False
+    if known is None or (answer := known.answer) is None:
+        return False
+    recognized = answer.status == "done" and answer.source == "cloud"
+    same = answer.content_sha256 == message.content_sha256 and message.received_at <= answer.received_at
+    return recognized and same
