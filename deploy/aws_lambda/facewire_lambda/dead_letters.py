@@ -1,0 +1,77 @@
+"""`dead_letters`: requests that were given up are recorded and answered as `failed`.
+
+Most dead letters are such answers already; the others are messages that ended the function that read them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from facewire.errors import QueueError, StoreError
+from facewire.failures import answer_given_up
+from facewire.messages import RecognizedFaces
+from facewire.queues.sqs import SqsQueues
+from facewire.stores import ResultStore
+from facewire_lambda.batch import Record, batch_result
+from facewire_lambda.emf import Metrics
+from facewire_lambda.responses import Responses
+from facewire_lambda.runtime import Event, Function, Handler
+from facewire_lambda.settings import LambdaSettings
+from facewire_lambda.stores import open_stores
+
+_log = structlog.get_logger(__name__)
+
+
+class DeadLetters:
+    """Sends the answer and then records it, unless the request has one; what names no request is logged and deleted."""
+
+    def __init__(self, results: ResultStore, *, responses: Responses, metrics: Metrics) -> None:
+        self._results = results
+        self._responses = responses
+        self._metrics = metrics
+
+    async def __call__(self, event: Event) -> dict[str, Any]:
+        """Return the messages to come again, as queue or store were out of reach."""
+        return batch_result([record for record in Record.all_of(event) if not await self._settled(record)])
+
+    async def _settled(self, record: Record) -> bool:
+        self._metrics.count("DeadLetters")
+        answer = await asyncio.to_thread(answer_given_up, record.lease.body, "cloud")
+        if answer is None:
+            size = len(record.lease.body)
+            _log.error("a dead letter names no request", message_id=record.message_id, size=size)
+            return True
+        try:
+            await self._answer(answer)
+        except (QueueError, StoreError) as error:
+            facts = {"request_id": answer.request_id, "error": error.code, "detail": error.detail}
+            _log.warning("a dead letter comes again", stage=error.stage, **facts)
+            return False
+        return True
+
+    async def _answer(self, answer: RecognizedFaces) -> None:
+        if not await self._has_answer(answer):
+            await self._responses.send([answer.to_bytes()])
+            await self._results.keep([answer])
+        error = answer.error
+        facts = {"stage": error.stage, "code": error.code} if error else {}
+        _log.error("a request was given up", request_id=answer.request_id, **facts)
+
+    async def _has_answer(self, answer: RecognizedFaces) -> bool:
+        """Return whether the request, and not a later one of that id, has an answer: the letter came twice."""
+        known = await self._results.get(answer.request_id)
+        if known is None or known.status == "pending":
+            return False
+        return not answer.content_sha256 or known.content_sha256 == answer.content_sha256
+
+
+@Handler
+@asynccontextmanager
+async def dead_letters(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
+    """Open `dead_letters`: the results and the response queues."""
+    async with open_stores(settings) as (results, _), SqsQueues.open(settings) as queues:
+        responses = Responses([queues.queue(name) for name in settings.response_queues])
+        yield DeadLetters(results, responses=responses, metrics=metrics)

@@ -1,0 +1,21 @@
+"""The detector with its models loaded, as the settings of the functions say."""
+
+from facewire.detect import FaceDetector
+from facewire.errors import SettingsError
+from facewire.vision.models import load_detector
+from facewire_lambda.settings import LambdaSettings
+
+
+def load_face_detector(settings: LambdaSettings) -> FaceDetector:
+    """Load the models; ModelError where one is missing or broken, SettingsError for an option out of its range."""
+    try:
+        mtcnn = load_detector(
+            settings.models_dir,
+            threads=settings.threads,
+            min_face_size=settings.min_face_size,
+            thresholds=settings.detector_thresholds,
+            factor=settings.detector_factor,
+        )
+    except ValueError as error:
+        raise SettingsError("detector", str(error)) from error
+    return FaceDetector(mtcnn, max_pixels=settings.max_pixels)

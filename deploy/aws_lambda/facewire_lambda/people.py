@@ -1,0 +1,81 @@
+"""Everybody who is known: those enrolled in the store and those of a gallery file, in one snapshot."""
+
+import asyncio
+import math
+import time
+
+import numpy as np
+
+from facewire.errors import GalleryError
+from facewire.gallery import Gallery, GalleryFace
+from facewire.galleryfile import GalleryRows, read_gallery
+from facewire.gallerysync import GallerySync
+from facewire.recognize import Recognition
+from facewire.stores import GalleryStore
+from facewire.vision.embedder import Embedder
+from facewire_lambda.settings import LambdaSettings
+
+
+class People:
+    """The gallery of one embedder, looked after whenever it is asked for and `poll_seconds` have passed."""
+
+    def __init__(
+        self, embedder: Embedder, store: GalleryStore | None, rows: GalleryRows | None, *, poll_seconds: float
+    ) -> None:
+        self._store = store
+        self._sync = None if store is None else GallerySync(store, embedder)
+        self._rows = _faces(rows)
+        self._poll_seconds = poll_seconds
+        self._read = False
+        self._due = -math.inf
+        self._empty = Gallery.empty(embedder.spec.dimension)
+        self._merged: Gallery | None = None
+
+    async def gallery(self) -> Gallery:
+        """Return the latest snapshot; StoreError where the store could not be read even once.
+
+        Faces that only other embedders have seen are embedded first.
+        """
+        if self._sync is not None and time.monotonic() >= self._due:
+            await self._look(self._sync)
+            self._due = time.monotonic() + self._poll_seconds
+        enrolled = self._empty if self._sync is None else self._sync.gallery
+        if self._merged is None or self._merged.version != enrolled.version:
+            self._merged = await asyncio.to_thread(enrolled.with_faces, self._rows, version=enrolled.version)
+        return self._merged
+
+    async def enrol(self, recognition: Recognition) -> None:
+        """Keep the face that the recognition enrols, if any; StoreError or GalleryError where that fails."""
+        if recognition.enrolled is None:
+            return
+        if self._store is None:
+            raise GalleryError("no_table", "nobody can be enrolled without a table: set FACEWIRE_TABLE")
+        await self._store.add([recognition.enrolled])
+        self._due = -math.inf
+
+    async def _look(self, sync: GallerySync) -> None:
+        if self._read:
+            await sync.refresh_or_log()
+            return
+        await sync.embed_again()
+        await sync.refresh()
+        self._read = True
+
+
+def open_people(settings: LambdaSettings, embedder: Embedder, store: GalleryStore | None) -> People:
+    """Return the people of the store and of the gallery file; GalleryError for a file that cannot be used."""
+    rows = None if settings.gallery_file is None else read_gallery(settings.gallery_file)
+    if rows is not None and rows.embedder != embedder.spec.id:
+        detail = f"{settings.gallery_file} holds faces of {rows.embedder}, the embedder in use is {embedder.spec.id}"
+        raise GalleryError("wrong_embedder", detail)
+    return People(embedder, store, rows, poll_seconds=settings.gallery_poll_seconds)
+
+
+def _faces(rows: GalleryRows | None) -> list[GalleryFace]:
+    if rows is None:
+        return []
+    faces = zip(rows.names, rows.embeddings, strict=True)
+    return [
+        GalleryFace(f"file#{number}", person, np.asarray(embedding, np.float32))
+        for number, (person, embedding) in enumerate(faces)
+    ]

@@ -1,0 +1,265 @@
+"""`recognize`: batches of the request queue, as AWS hands them over."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from facewire.errors import GalleryError, StoreError
+from facewire.galleryfile import GalleryRows
+from facewire.messages import RecognizedFaces, now
+from facewire.recognize import FaceRecognizer
+from facewire.stores import EnrolledFace
+from facewire_lambda.emf import Metrics
+from facewire_lambda.people import People, open_people
+from facewire_lambda.request_queue import Recognize
+from facewire_lambda.responses import Responses
+from facewire_lambda.retries import Retries
+from facewire_lambda.settings import LambdaSettings
+from lambda_events import COLOURS, enrolment, single_face, sqs
+from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, MemoryQueue
+
+POISON = "{not JSON"
+NOBODY: dict[str, Any] = {"batchItemFailures": []}
+
+
+class FragileEmbedder(ColourEmbedder):
+    """Fails on batches that hold a blue face."""
+
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if any(face[..., 2].mean() > 150 for face in faces):
+            message = "a bug that blue brings out"
+            raise RuntimeError(message)
+        return super().embed(faces)
+
+
+class NotingQueue(MemoryQueue):
+    """Notes what is given back, and for how long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays: list[tuple[str, float]] = []
+
+    async def give_back(self, leases: Sequence[Any], *, delay: float = 0, unused: bool = False) -> None:
+        await super().give_back(leases, delay=delay, unused=unused)
+        self.delays += [(lease.receipt, delay) for lease in leases]
+
+
+class Setting:
+    def __init__(self, embedder: ColourEmbedder | None = None, store: MemoryGalleryStore | None = None) -> None:
+        self.requests, self.dead, self.responses = NotingQueue(), MemoryQueue(), MemoryQueue()
+        self.lines: list[str] = []
+        self.metrics = Metrics("recognize", write=self.lines.append)
+        self.embedder = embedder or ColourEmbedder()
+        self.store = store or MemoryGalleryStore()
+        self.recognize = self.with_people(People(self.embedder, self.store, None, poll_seconds=60))
+
+    def with_people(self, people: People) -> Recognize:
+        return Recognize(
+            FaceRecognizer(self.embedder),
+            people,
+            responses=Responses([self.responses]),
+            retries=Retries(self.requests, self.dead, self.metrics),
+            metrics=self.metrics,
+        )
+
+    @property
+    def answers(self) -> dict[str, RecognizedFaces]:
+        answers = [RecognizedFaces.from_bytes(body) for body in self.responses.bodies]
+        return {answer.request_id: answer for answer in answers}
+
+    def counts(self) -> dict[str, Any]:
+        self.metrics.flush()
+        counts: dict[str, Any] = json.loads(self.lines[-1])
+        return counts
+
+
+def failed_ids(result: dict[str, Any]) -> list[str]:
+    return [failure["itemIdentifier"] for failure in result["batchItemFailures"]]
+
+
+async def test_ten_messages_are_one_batch_of_the_network() -> None:
+    setting = Setting()
+    await setting.recognize(sqs(enrolment("Red", "e1"), enrolment("Blue", "e2")))
+    bodies = [single_face(("Red", "Blue")[number % 2], f"r{number}") for number in range(10)]
+    assert await setting.recognize(sqs(*bodies)) == NOBODY
+    assert setting.embedder.batches == [2, 10]
+    assert [setting.answers[f"r{number}"].result for number in range(10)] == ["Red", "Blue"] * 5
+    assert setting.counts()["KnownFaces"] == 10
+
+
+async def test_of_ten_messages_exactly_the_poisoned_one_fails() -> None:
+    setting = Setting()
+    bodies = [single_face("Red", f"r{number}") for number in range(9)]
+    result = await setting.recognize(sqs(*bodies[:4], POISON, *bodies[4:]))
+    assert failed_ids(result) == ["m4"]
+    assert set(setting.answers) == {f"r{number}" for number in range(9)}
+    [(receipt, delay)] = setting.requests.delays
+    assert receipt.endswith("-4")
+    assert 0 < delay < 2
+
+
+async def test_a_message_that_breaks_the_batch_is_tried_alone_and_comes_again_later() -> None:
+    setting = Setting(FragileEmbedder())
+    bodies = [single_face("Red", "r0"), single_face("Blue", "r1"), single_face("Red", "r2")]
+    result = await setting.recognize(sqs(*bodies, receives=3))
+    assert failed_ids(result) == ["m1"]
+    assert set(setting.answers) == {"r0", "r2"}
+    [(_, delay)] = setting.requests.delays
+    assert 12 <= delay <= 20
+    assert setting.counts()["Retried"] == 1
+
+
+async def test_at_the_fifth_receive_the_answer_takes_the_messages_place_among_the_dead_letters() -> None:
+    setting = Setting(FragileEmbedder())
+    assert await setting.recognize(sqs(single_face("Blue", "r1"), receives=5)) == NOBODY
+    answer = RecognizedFaces.from_bytes(setting.dead.bodies[0])
+    assert (answer.request_id, answer.status, answer.result) == ("r1", "failed", "Failed")
+    assert answer.error is not None
+    assert (answer.error.stage, answer.error.code) == ("recognize", "internal")
+    assert answer.error.detail == "5 attempts failed, the last with RuntimeError"
+    assert setting.responses.bodies == []
+    assert setting.counts()["GivenUp"] == 1
+
+
+async def test_dead_letters_out_of_reach_leave_the_message_to_the_queues_own_policy() -> None:
+    setting = Setting(FragileEmbedder())
+    setting.dead.failures["send"] = 1
+    assert failed_ids(await setting.recognize(sqs(single_face("Blue", "r1"), receives=5))) == ["m0"]
+
+
+async def test_a_poisoned_message_without_an_id_is_left_to_the_queues_own_policy() -> None:
+    setting = Setting()
+    assert failed_ids(await setting.recognize(sqs(POISON, receives=5))) == ["m0"]
+    assert setting.dead.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("body", "stage", "code"),
+    [
+        ('{"request_id": "r1", "faces": "none"}', "recognize", "bad_message"),
+        ('{"request_id": "r1", "face_image": "bm8gcGljdHVyZQ=="}', "decode", "not_an_image"),
+    ],
+)
+async def test_what_is_the_messages_own_fault_is_answered_at_once(body: str, stage: str, code: str) -> None:
+    setting = Setting()
+    assert await setting.recognize(sqs(body, single_face("Red", "r2"))) == NOBODY
+    error = setting.answers["r1"].error
+    assert error is not None
+    assert (error.stage, error.code) == (stage, code)
+    assert setting.answers["r2"].status == "done"
+    assert setting.counts()["Failed"] == 1
+
+
+async def test_a_response_queue_out_of_reach_fails_all_that_was_answered() -> None:
+    setting = Setting()
+    setting.responses.failures["send"] = 1
+    assert failed_ids(await setting.recognize(sqs(single_face("Red", "r1"), single_face("Red", "r2")))) == ["m0", "m1"]
+    assert await setting.recognize(sqs(single_face("Red", "r1"), single_face("Red", "r2"))) == NOBODY
+
+
+async def test_an_answer_goes_to_every_response_queue() -> None:
+    setting = Setting()
+    copies = MemoryQueue()
+    recognize = Recognize(
+        FaceRecognizer(setting.embedder),
+        People(setting.embedder, None, None, poll_seconds=60),
+        responses=Responses([setting.responses, copies]),
+        retries=Retries(setting.requests, setting.dead, setting.metrics),
+        metrics=setting.metrics,
+    )
+    await recognize(sqs(single_face("Red", "r1")))
+    assert setting.responses.bodies == copies.bodies != []
+
+
+async def test_a_gallery_that_was_never_read_fails_the_event() -> None:
+    store = MemoryGalleryStore(failure=StoreError("unreachable", "no answer"))
+    setting = Setting(store=store)
+    with pytest.raises(StoreError, match="unreachable"):
+        await setting.recognize(sqs(single_face("Red", "r1")))
+    store.failure = None
+    assert await setting.recognize(sqs(single_face("Red", "r1"))) == NOBODY
+
+
+async def test_a_gallery_that_was_read_serves_on_while_the_store_is_out_of_reach() -> None:
+    setting = Setting()
+    setting.recognize = setting.with_people(People(setting.embedder, setting.store, None, poll_seconds=0))
+    await setting.recognize(sqs(enrolment("Red", "e1")))
+    await setting.recognize(sqs(single_face("Red", "r1")))
+    setting.store.failure = StoreError("unreachable", "no answer")
+    await setting.recognize(sqs(single_face("Red", "r2")))
+    assert setting.answers["r2"].result == "Red"
+
+
+async def test_the_gallery_is_asked_for_no_more_often_than_told() -> None:
+    setting = Setting()
+    await setting.recognize(sqs(single_face("Red", "r1")))
+    await setting.store.add([face_of("Red", setting.embedder)])
+    await setting.recognize(sqs(single_face("Red", "r2")))
+    assert setting.answers["r2"].result == "Unknown"
+    setting.recognize = setting.with_people(People(setting.embedder, setting.store, None, poll_seconds=0))
+    await setting.recognize(sqs(single_face("Red", "r3")))
+    assert setting.answers["r3"].result == "Red"
+
+
+async def test_faces_of_another_embedder_are_embedded_again_first() -> None:
+    setting = Setting()
+    await setting.recognize(sqs(enrolment("Red", "e1")))
+    other = Setting(ColourEmbedder("other"), setting.store)
+    await other.recognize(sqs(single_face("Red", "r1")))
+    assert other.answers["r1"].result == "Red"
+    assert other.answers["r1"].embedder == "other"
+
+
+async def test_an_enrolment_that_cannot_be_kept_now_comes_again() -> None:
+    setting = Setting()
+    await setting.recognize(sqs(single_face("Red", "r1")))
+    setting.store.failure = StoreError("unreachable", "no answer")
+    assert failed_ids(await setting.recognize(sqs(enrolment("Red", "e1"), single_face("Red", "r2")))) == ["m0"]
+    assert set(setting.answers) == {"r1", "r2"}
+
+
+async def test_an_enrolment_without_a_table_is_answered_failed() -> None:
+    setting = Setting()
+    recognize = setting.with_people(People(setting.embedder, None, None, poll_seconds=60))
+    assert await recognize(sqs(enrolment("Red", "e1"))) == NOBODY
+    error = setting.answers["e1"].error
+    assert error is not None
+    assert (error.stage, error.code) == ("gallery", "no_table")
+
+
+async def test_people_of_a_gallery_file_are_known_beside_those_enrolled() -> None:
+    setting = Setting()
+    rows = GalleryRows("colour", ("Blue",), unit_vector(setting.embedder, "Blue")[None])
+    setting.recognize = setting.with_people(People(setting.embedder, setting.store, rows, poll_seconds=60))
+    await setting.recognize(sqs(single_face("Blue", "r1"), enrolment("Red", "e1")))
+    await setting.recognize(sqs(single_face("Blue", "r2"), single_face("Red", "r3")))
+    assert [setting.answers[name].result for name in ("r1", "r2", "r3")] == ["Blue", "Blue", "Red"]
+
+
+async def test_an_answer_no_queue_takes_becomes_a_failure_that_one_takes() -> None:
+    setting = Setting()
+    message = json.loads(single_face("Red", "r1")) | {"filename": "x" * 1_000_000}
+    result = await setting.recognize(sqs(json.dumps(message), single_face("Red", "r2")))
+    assert failed_ids(result) == ["m0"]
+    assert set(setting.answers) == {"r2"}
+
+
+def test_a_gallery_file_of_another_embedder_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gallery.npz"
+    np.savez(path, embeddings=np.eye(128)[:2], names=np.array(["Ada", "Grace"]), embedder=np.array("dlib-resnet29"))
+    with pytest.raises(GalleryError, match="holds faces of dlib-resnet29, the embedder in use is colour"):
+        open_people(LambdaSettings(gallery_file=path), ColourEmbedder(), None)
+
+
+def unit_vector(embedder: ColourEmbedder, person: str) -> NDArray[np.float32]:
+    vector: NDArray[np.float32] = embedder.embed(np.full((1, 32, 32, 3), COLOURS[person], np.uint8))[0]
+    return vector
+
+
+def face_of(person: str, embedder: ColourEmbedder) -> EnrolledFace:
+    return EnrolledFace("f1", person, "colour", unit_vector(embedder, person).tobytes(), now(), None)
