@@ -1,0 +1,1 @@
+"""The detector as a component of AWS IoT Greengrass: frames from the local broker, face crops to SQS."""

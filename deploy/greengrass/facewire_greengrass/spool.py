@@ -1,0 +1,49 @@
+"""What waits on this core until SQS, or a device, takes it: queues in one file of bounded size."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from facewire.errors import QueueError
+from facewire.queues.sqlite import SqliteQueue, insert
+from facewire.sqlite import Database
+
+
+class Spool(SqliteQueue):
+    """A queue whose file holds at most `max_bytes` of messages, those of its other queues included.
+
+    What is sent to it goes to each of `copies` as well, queues of the same file, in the same commit. It never takes
+    part in a commit with the inbox, which would pass over the bound: give it a file of its own.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        *,
+        max_bytes: int,
+        lease_seconds: float,
+        copies: Sequence[SqliteQueue] = (),
+    ) -> None:
+        super().__init__(database, name, lease_seconds=lease_seconds)
+        self._max_bytes = max_bytes
+        self._copies = copies
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        """Keep each of `bodies` durably before returning, all or none; QueueError `spool_full` for too many."""
+        await self._write(lambda connection: self._keep(connection, bodies), durable=True)
+        self.announce()
+        for copy in self._copies:
+            copy.announce()
+
+    def _keep(self, connection: sqlite3.Connection, bodies: Sequence[bytes]) -> None:
+        names = [self.name, *(copy.name for copy in self._copies)]
+        (held,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM queue_totals").fetchone()
+        needed = len(names) * sum(len(body) for body in bodies)
+        if held + needed > self._max_bytes:
+            detail = (
+                f"the spool holds {held:,} of at most {self._max_bytes:,} bytes, {needed:,} more do not fit: "
+                "frames wait in the inbox until what is here has left; raise spool_bytes for longer outages"
+            )
+            raise QueueError("spool_full", detail)
+        for name in names:
+            insert(connection, name, bodies)

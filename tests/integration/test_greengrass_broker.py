@@ -1,0 +1,139 @@
+"""The component beside a broker with TLS: frames straight from it, with the certificate of a device of its own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from facewire.messages import RecognizedFaces
+from facewire.mqtt import MqttConnection
+from greengrass_core import Core, core, faceless, message
+from mosquitto_tls import Installation
+from mqtt_brokers import RunningMosquitto, free_port, running_mosquitto, until
+from service_processes import answers_of
+
+
+@pytest.fixture
+async def tls_broker(installation: Installation, tmp_path: Path) -> AsyncIterator[RunningMosquitto]:
+    """Run a broker that takes whoever has a certificate of its CA."""
+    certs = installation.certs / "mosquitto"
+    (tmp_path / "broker").mkdir()
+    tls = (
+        f"cafile {certs}/ca.crt\ncertfile {certs}/cert.pem\nkeyfile {certs}/key.pem\n"
+        "require_certificate true\nuse_identity_as_username true\n"
+    )
+    async with running_mosquitto(tmp_path / "broker", free_port(), tls) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def own(
+    aws_environment: str, installation: Installation, tls_broker: RunningMosquitto, tmp_path: Path
+) -> AsyncIterator[Core]:
+    device = installation.device("core")
+    (tmp_path / "core").mkdir()
+    broker = {
+        "source": "broker",
+        "mqtt_port": tls_broker.settings.mqtt_port,
+        "mqtt_ca_file": str(device.mqtt_ca_file),
+        "mqtt_cert_file": str(device.mqtt_cert_file),
+        "mqtt_key_file": str(device.mqtt_key_file),
+        "results": "local",
+    }
+    async with core(tmp_path / "core", aws_environment, **broker) as running:
+        yield running
+
+
+async def test_frames_come_straight_from_the_broker_and_answers_go_back(
+    own: Core, installation: Installation, tls_broker: RunningMosquitto
+) -> None:
+    """What is published while the component is away, it takes when it is back."""
+    port = tls_broker.settings.mqtt_port
+    door = installation.device("door").model_copy(update={"mqtt_port": port})
+    async with MqttConnection.open(door, subscriptions=["clients/door/results"]) as camera:
+        async with own.running():
+            await until(lambda: "connected to the MQTT broker" in own.log)
+            await camera.publish("clients/door", message("now", faceless(0)))
+            await answers_of(own.responses, 1)
+            assert await own.stop() < 5
+        await camera.publish("clients/door", message("meanwhile", faceless(1)))
+        async with own.running(), asyncio.timeout(20):
+            assert set(await answers_of(own.responses, 1)) == {"meanwhile"}
+            results = camera.messages()
+            published = [RecognizedFaces.from_bytes((await anext(results)).payload).request_id for _ in range(2)]
+    assert published == ["now", "meanwhile"]
+    assert not own.nucleus.topics
+
+
+async def test_the_source_changes_while_it_runs(own: Core, tls_broker: RunningMosquitto) -> None:
+    async with own.running():
+        await until(lambda: "connected to the MQTT broker" in own.log)
+        own.nucleus.configure(source="ipc")
+        await until(lambda: own.nucleus.topics == ["clients/+"])
+        own.nucleus.publish("clients/door", message("over ipc", faceless(0)))
+        assert set(await answers_of(own.responses, 1)) == {"over ipc"}
+        own.nucleus.configure(source="broker")
+        await until(lambda: own.nucleus.topics == [])
+    assert tls_broker.process is not None
+
+
+async def test_a_broker_that_does_not_take_the_certificate_is_waited_for(
+    own: Core, installation: Installation, tmp_path: Path
+) -> None:
+    stranger = Installation(tmp_path / "stranger").device("core")
+    own.nucleus.configuration |= {
+        "mqtt_cert_file": str(stranger.mqtt_cert_file),
+        "mqtt_key_file": str(stranger.mqtt_key_file),
+    }
+    async with own.running():
+        await until(lambda: "no connection to the MQTT broker" in own.log)
+        device = installation.device("core")
+        own.nucleus.configure(mqtt_cert_file=str(device.mqtt_cert_file), mqtt_key_file=str(device.mqtt_key_file))
+        await until(lambda: "connected to the MQTT broker" in own.log)
+
+
+class TokenExchange:
+    """The token exchange service: credentials over HTTP to whoever has the token of its environment."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.asked.append(head)
+        body = json.dumps(
+            {
+                "AccessKeyId": "ASIATEST",
+                "SecretAccessKey": "secret",
+                "Token": "session",
+                "Expiration": "2099-01-01T00:00:00Z",
+            }
+        )
+        answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+        writer.write(answer.encode())
+        await writer.drain()
+        writer.close()
+
+
+async def test_credentials_come_from_the_token_exchange_service(
+    aws_environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = TokenExchange()
+    async with (
+        await asyncio.start_server(exchange.serve, "127.0.0.1", 0) as server,
+        core(tmp_path, aws_environment) as own,
+    ):
+        port = server.sockets[0].getsockname()[1]
+        own.environment = {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://localhost:{port}/2016-11-01/credentialprovider/",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": "token of the component",
+        }
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        async with own.running():
+            own.nucleus.publish("clients/door", message("r", faceless(0)))
+            await until(lambda: bool(exchange.asked))
+    assert "GET /2016-11-01/credentialprovider/ " in exchange.asked[0]
+    assert "Authorization: token of the component" in exchange.asked[0]
