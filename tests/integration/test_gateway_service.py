@@ -268,6 +268,23 @@ async def test_what_the_queues_have_forgotten_is_handed_over_again(tmp_path: Pat
             await stack.aclose()
 
 
+async def test_what_waits_for_a_recognizer_is_not_handed_over_again(world: World) -> None:
+    world.detector.silent = True
+    await world.requests.send([DetectedFaces(request_id="waits").to_bytes()])
+    async with client_of(await world.gateway()) as client:
+        await post(client, "r1")
+        await world.detector.hears("r1")
+        await eventually(partial(has_postponed, client))
+        assert len(world.detector.heard) == 1
+        await world.requests.acknowledge(await world.requests.receive(1, wait=5))
+        await until(lambda: len(world.detector.heard) > 1)
+
+
+async def has_postponed(client: httpx.AsyncClient) -> bool:
+    metrics = (await client.get("/metrics")).text
+    return 'facewire_gateway_handed_over_total{outcome="postponed"}' in metrics
+
+
 async def test_a_request_without_an_answer_is_lost_at_its_deadline(world: World) -> None:
     world.detector.silent = True
     async with client_of(await world.gateway(FACEWIRE_ANSWER_DEADLINE_SECONDS="2")) as client:
