@@ -15,7 +15,7 @@ from facewire.waiting import growing_pauses, happens_within, uninterrupted
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 #: How long a send that is under way when the worker is cancelled may take to end.
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 1.0
 
 _log = structlog.get_logger()
 

@@ -75,3 +75,12 @@ class StoreError(FacewireError):
     """A result or an enrolled face could not be kept or read back."""
 
     stage = "store"
+
+
+#: Codes of QueueError and StoreError that say nothing against a message: what keeps it is away, or full, for now.
+OUTAGES = frozenset({"busy", "disk_full", "unavailable", "unreachable"})
+
+
+def is_outage(error: Exception) -> bool:
+    """Return whether a queue or store could not do its part just now; the same call may succeed later."""
+    return isinstance(error, QueueError | StoreError) and error.code in OUTAGES

@@ -1,7 +1,8 @@
 """The loop of every stage: lease messages, work on them, send what follows from them, then acknowledge them.
 
 What cannot succeed is answered `failed` at once. Anything else that goes wrong is tried again after growing pauses, and
-on the fifth receive answered `failed` and buried. Messages are leased ahead, so that the CPU never waits for a commit.
+on the fifth receive answered `failed` and buried; receives for want of a store or queue do not count. Messages are
+leased ahead, so that the CPU never waits for a commit.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from facewire.errors import (
     IntakeError,
     QueueError,
     RecognizeError,
+    is_outage,
 )
 from facewire.failures import answer_unread, error_name, error_origin
 from facewire.inhand import InHand
@@ -46,7 +48,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 #: A receive that has messages to give answers within this; one that still waits then has leased nothing.
 _LAST_RECEIVE_SECONDS = 0.1
 #: How long a queue that is told to stop may take to answer.
-_RETURN_SECONDS = 2.0
+_RETURN_SECONDS = 1.0
 
 #: What a message led to: the messages to send before it is acknowledged, or why it failed.
 Outcome = Sequence[Outgoing] | Exception
@@ -90,7 +92,7 @@ class Limits:
     batch_wait_seconds: float = 0.0
     prefetch: int = 1
     lease_seconds: float = 30.0
-    receive_seconds: float = 1.0
+    receive_seconds: float = 20.0
     drain_seconds: float = 5.0
 
 
@@ -171,6 +173,8 @@ class Worker:
     async def _settle(self, lease: Lease, outcome: Outcome) -> None:
         if not isinstance(outcome, Exception):
             await self._succeed(lease, outcome)
+        elif is_outage(outcome):
+            await self._try_again(lease, outcome, unused=True)
         elif lease.receives >= MAX_RECEIVES:
             await self._fail(
                 lease, self._final(outcome), burial=f"{lease.receives} receives, then {error_name(outcome)}"
@@ -207,14 +211,14 @@ class Worker:
         self._log.warning("a message failed", buried=burial, **facts)
         await self._delivery.put(Settled(lease, outgoing, burial))
 
-    async def _try_again(self, lease: Lease, error: Exception) -> None:
+    async def _try_again(self, lease: Lease, error: Exception, *, unused: bool = False) -> None:
         delay = jittered(RETRY_SECONDS[min(lease.receives, len(RETRY_SECONDS)) - 1])
         metrics.MESSAGES.labels(self._name, "retried").inc()
         request_id = await asyncio.to_thread(_request_id, self._stage, lease.body)
         facts = {"receives": lease.receives, "error": error_name(error), "at": error_origin(error)}
         self._log.warning("a message is tried again", request_id=request_id, seconds=round(delay, 1), **facts)
         try:
-            await self._queue.give_back([lease], delay=delay)
+            await self._queue.give_back([lease], delay=delay, unused=unused)
         except QueueError as queue_error:
             note_queue_error(self._name, "give_back", queue_error)
         await self._in_hand.release([lease])

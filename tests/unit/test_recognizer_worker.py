@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from facewire.errors import FacewireError, GalleryError, StoreError
 from facewire.messages import DetectedFaces, RecognizedFaces
+from facewire.queues import Lease
 from facewire.recognize import FaceRecognizer
 from facewire.settings import RecognizerSettings
 from facewire.stores import EnrolledFace
@@ -66,6 +67,21 @@ class Setting:
             await eventually(lambda: not self.requests.bodies)
         answers = [RecognizedFaces.from_bytes(body) for body in self.responses.bodies]
         return {answer.request_id: answer for answer in answers}
+
+
+async def test_an_idle_recognizer_waits_as_long_as_a_queue_lets_it() -> None:
+    setting = Setting()
+    waits: list[float] = []
+    receive = setting.requests.receive
+
+    async def note_and_receive(limit: int, *, wait: float) -> list[Lease]:
+        waits.append(wait)
+        return await receive(limit, wait=wait)
+
+    setting.requests.receive = note_and_receive  # type: ignore[method-assign]
+    async with setting.running():
+        await eventually(lambda: waits)
+    assert waits == [20.0]
 
 
 async def test_the_face_is_stored_before_the_answer_is_sent() -> None:

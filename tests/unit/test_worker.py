@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from facewire.delivery import Outgoing
-from facewire.errors import DetectError, FacewireError, StoreError
+from facewire.errors import DetectError, FacewireError, QueueError, StoreError
 from facewire.messages import MAX_MESSAGE_BYTES, Frame, RecognizedFaces, Source
 from facewire.worker import RETRY_SECONDS, Limits, Outcome, Worker, worker_threads
 from pipeline_fakes import MemoryQueue, eventually
@@ -179,6 +179,28 @@ async def test_an_error_that_may_pass_is_tried_again_after_growing_pauses_and_bu
     assert (answer.request_id, answer.error.stage, answer.error.code) == ("a", "store", "locked")
     ((_, reason),) = setting.queue.buried
     assert reason == "5 receives, then store: locked"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreError("unreachable", "nothing answers"), StoreError("disk_full", "no room"), QueueError("busy", "try again")],
+)
+async def test_an_outage_fails_no_message_however_long_it_lasts(error: FacewireError) -> None:
+    setting, failures = Setting(frame("a")), 20
+
+    def stay_away(_: str) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise error
+
+    setting.stage.act = stay_away
+    await setting.run_until_empty()
+    assert setting.successors.bodies == [b"a"]
+    assert len(setting.queue.returned) == 20
+    assert min(delay for _, delay in setting.queue.returned) > 0.5
+    assert not setting.answers
+    assert not setting.queue.buried
 
 
 async def test_an_unforeseen_error_is_named_but_not_quoted() -> None:
@@ -357,6 +379,19 @@ async def test_a_stop_during_an_outage_returns_what_was_not_sent() -> None:
         await eventually(lambda: setting.successors.count("send") == 1)
     assert setting.queue.returned
     assert not setting.queue.leased
+
+
+async def test_a_queue_that_hangs_holds_up_a_stop_for_little_more_than_two_seconds() -> None:
+    async def hang(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    setting = Setting(frame("a"), limits=Limits(drain_seconds=0.05))
+    async with setting.running():
+        setting.successors.send = hang  # type: ignore[method-assign]
+        setting.queue.give_back = hang  # type: ignore[method-assign]
+        await eventually(lambda: setting.stage.batches)
+        stopped_at = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - stopped_at < 3
 
 
 async def test_cancellation_does_not_come_between_send_and_acknowledge() -> None:
