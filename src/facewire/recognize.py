@@ -184,7 +184,7 @@ class FaceRecognizer:
             person=person,
             embedder=self._embedder.spec.id,
             embedding=np.asarray(face.embedding, "<f4").tobytes(),
-            enrolled_at=now(),
+            enrolled_at=message.received_at,
             crop=face.prepared.in_crop.to_crop(face.prepared.face.crop.jpeg),
         )
         looks_like = self._looks_like(face.match, person)

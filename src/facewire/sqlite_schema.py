@@ -127,4 +127,12 @@ ALTER TABLE messages ADD COLUMN request_id TEXT;
 CREATE INDEX messages_by_request ON messages (queue, request_id) WHERE request_id IS NOT NULL;
 """
 
-STEPS = (_QUEUES + _RESULTS + _GALLERY + _FORGOTTEN, _REQUESTS)
+#: Which people (as a hash) and faces were deleted lately: enrolments asked for before bring nothing back.
+_DELETED = """
+CREATE TABLE deleted (
+    guard TEXT PRIMARY KEY,
+    deleted_at INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+STEPS = (_QUEUES + _RESULTS + _GALLERY + _FORGOTTEN, _REQUESTS, _DELETED)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,11 +13,11 @@ import pytest
 from dynamodb_tables import RawTable, raw_table
 from facewire.errors import GalleryError
 from facewire.gallerysync import GallerySync
-from facewire.messages import FaceCrop
+from facewire.messages import FaceCrop, now
 from facewire.stores import EnrolledFace
 from facewire.stores.dynamodb import DynamoDbGalleryStore, Table, ensure_table
-from facewire.stores.dynamodb_items import Item, Key, Value
-from facewire.stores.dynamodb_schema import CHANGES, GALLERY
+from facewire.stores.dynamodb_items import Item, Key, Value, Write
+from facewire.stores.dynamodb_schema import CHANGES, DELETED, GALLERY
 from pipeline_fakes import ColourEmbedder, eventually
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -71,18 +71,45 @@ async def test_deleting_and_embedding_again_at_the_same_time_leaves_all_or_nothi
     await deleting.add(faces)
     others = [replace(known, embedder="other") for known in faces]
     await asyncio.gather(deleting.delete_person("Ada"), *(embedding.add_embeddings([other]) for other in others))
-    assert [item["pk"]["S"] for item in await raw.items(but=(CHANGES,))] == [GALLERY]
+    assert [item["pk"]["S"] for item in await raw.items(but=(CHANGES, DELETED))] == [GALLERY]
 
 
-async def test_a_deleted_person_leaves_only_the_version(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+class OvertakenTable(Table):
+    """Lets `overtake` have its way between what a change has read and what it writes, once."""
+
+    overtake: Callable[[], Awaitable[object]] | None = None
+
+    async def transact(self, writes: Sequence[Write]) -> bool:
+        if self.overtake is not None:
+            overtake, self.overtake = self.overtake, None
+            await overtake()
+        return await super().transact(writes)
+
+
+@pytest.mark.parametrize("enrolled", [0, 3])
+async def test_a_deletion_that_overtakes_an_enrolment_holds(
+    raw: RawTable, store: DynamoDbGalleryStore, enrolled: int
+) -> None:
+    await store.add([face(number) for number in range(enrolled)])
+    table = OvertakenTable(raw.client, raw.name)
+    table.overtake = lambda: store.delete_person("Ada")
+    asked = now() - timedelta(minutes=1)
+    with pytest.raises(GalleryError, match="deleted"):
+        await DynamoDbGalleryStore(table).add([replace(face(7), enrolled_at=asked)])
+    assert await store.people() == []
+
+
+async def test_a_deleted_person_leaves_only_the_version_and_a_guard(raw: RawTable, store: DynamoDbGalleryStore) -> None:
     faces = [face(number) for number in range(40)]
     await store.add(faces)
     await store.add([replace(known, embedder="other") for known in faces])
     assert await store.delete_person("Ada") == 40
     assert "Ada" not in str(await raw.items())
-    (left,) = await raw.items(but=(CHANGES,))
+    (left,) = await raw.items(but=(CHANGES, DELETED))
     assert left["version"] == {"N": str(await store.version())}
-    changes = [item for item in await raw.items() if item != left]
+    (guard,) = await raw.items(but=(CHANGES, GALLERY))
+    assert 0 < int(guard["expires_at"]["N"]) - time.time() <= 24 * 3600
+    changes = await raw.items(but=(DELETED, GALLERY))
     assert {frozenset(item) for item in changes} == {frozenset({"pk", "sk", "faces", "expires_at"})}
     assert all(0 < int(item["expires_at"]["N"]) - time.time() <= 3600 for item in changes)
 

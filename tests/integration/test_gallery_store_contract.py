@@ -9,7 +9,7 @@ import pytest
 
 from dynamodb_tables import dynamodb_table
 from facewire.errors import GalleryError
-from facewire.messages import FaceCrop
+from facewire.messages import FaceCrop, now
 from facewire.sqlite import Database
 from facewire.stores import EnrolledFace, GalleryStore, PersonSummary
 from facewire.stores.dynamodb import DynamoDbGalleryStore
@@ -50,6 +50,15 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[GalleryStore]:
 def face(face_id: str, person: str = "Ada", *, minute: int = 0, crop: FaceCrop | None = CROP) -> EnrolledFace:
     moment = NOON + timedelta(minutes=minute)
     return EnrolledFace(face_id, person, "dlib-resnet29", face_id.encode() * 256, moment, crop)
+
+
+def asked_before(face: EnrolledFace) -> EnrolledFace:
+    """Return the face as one that was asked for before anything that a test deletes."""
+    return replace(face, enrolled_at=now() - timedelta(hours=1))
+
+
+def asked_now(face: EnrolledFace) -> EnrolledFace:
+    return replace(face, enrolled_at=now())
 
 
 def without_crop(*faces: EnrolledFace) -> list[EnrolledFace]:
@@ -164,9 +173,10 @@ async def test_deleting_what_is_not_there_changes_nothing(store: GalleryStore) -
     version = await store.add([face("f1")])
     assert await store.delete_face("Ada", "f2") is False
     assert await store.delete_face("Grace", "f1") is False
-    assert await store.delete_person("Grace") == 0
     assert await store.version() == version
-    assert len((await store.faces())[1]) == 1
+    assert await store.delete_person("Grace") == 0
+    assert await store.add([asked_before(face("f1"))]) == await store.version()
+    assert (await store.faces())[1] == without_crop(face("f1"))
 
 
 async def test_a_deleted_person_is_gone_with_every_face(store: GalleryStore) -> None:
@@ -184,3 +194,43 @@ async def test_a_deleted_face_can_be_enrolled_again(store: GalleryStore) -> None
     await store.delete_person("Ada")
     await store.add([face("f1", "Grace")])
     assert await store.crops() == [face("f1", "Grace")]
+
+
+async def test_an_enrolment_asked_for_before_its_person_was_deleted_brings_nobody_back(store: GalleryStore) -> None:
+    enrolled, still_under_way = asked_before(face("f1")), asked_before(face("f2"))
+    await store.add([enrolled])
+    await store.delete_person("Ada")
+    for late in (enrolled, still_under_way):
+        with pytest.raises(GalleryError, match="deleted"):
+            await store.add([asked_before(face("g", "Grace")), late])
+    assert await store.people() == []
+
+    anew = asked_now(face("f1"))
+    await store.add([anew, asked_before(face("g", "Grace"))])
+    assert [summary.person for summary in await store.people()] == ["Ada", "Grace"]
+    with pytest.raises(GalleryError, match="deleted"):
+        await store.add([still_under_way])
+
+
+async def test_an_enrolment_under_way_does_not_outlive_the_deletion_of_its_unknown_person(store: GalleryStore) -> None:
+    assert await store.delete_person("Ada") == 0
+    with pytest.raises(GalleryError, match="deleted"):
+        await store.add([asked_before(face("f1"))])
+
+
+async def test_a_deleted_face_does_not_come_back_with_a_redelivered_enrolment(store: GalleryStore) -> None:
+    first, second, third = (asked_before(face(name)) for name in ("f1", "f2", "f3"))
+    await store.add([first, second])
+    await store.delete_face("Ada", "f1")
+    with pytest.raises(GalleryError, match="deleted"):
+        await store.add([first])
+    await store.add([third])
+    assert await store.people() == [PersonSummary("Ada", ("f2", "f3"), second.enrolled_at)]
+    await store.add([asked_now(first)])
+    assert sorted(found.face_id for found in await store.crops()) == ["f1", "f2", "f3"]
+
+
+async def test_a_face_of_somebody_else_is_not_guarded_by_a_deletion_that_did_nothing(store: GalleryStore) -> None:
+    assert await store.delete_face("Grace", "f1") is False
+    await store.add([asked_before(face("f1"))])
+    assert [summary.person for summary in await store.people()] == ["Ada"]

@@ -213,6 +213,7 @@ def test_enrolment_keeps_the_face_with_its_crop() -> None:
     assert enrolled is not None
     assert enrolled.face_id == recognition.answer.enrolled.face_id == face_id("r1", "00")
     assert (enrolled.person, enrolled.embedder) == ("Blue", "colour")
+    assert enrolled.enrolled_at == detected.received_at
     vector = np.frombuffer(enrolled.embedding, "<f4")
     assert vector == pytest.approx(unit(BLUE), abs=0.02)
     assert np.linalg.norm(vector) == pytest.approx(1)

@@ -1,14 +1,15 @@
 """What the stores in SQLite do beyond the contract: indexes, and nothing left on the disk."""
 
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from facewire.messages import FaceCrop, RecognizedFace, RecognizedFaces
+from facewire.errors import GalleryError
+from facewire.messages import FaceCrop, RecognizedFace, RecognizedFaces, now
 from facewire.sqlite import Database
-from facewire.stores import EnrolledFace, ResultQuery
+from facewire.stores import EnrolledFace, ResultQuery, sqlite_gallery
 from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
 from facewire.stores.sqlite_results import _OVERDUE, _page_statement
 
@@ -59,6 +60,20 @@ async def test_a_deleted_person_leaves_no_bytes_in_the_file(tmp_path: Path) -> N
     left = path.read_bytes()
     assert secret not in left
     assert b"Ada of Marycot" not in left
+
+
+async def test_a_deletion_is_remembered_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = EnrolledFace("f1", "Ada", "e", b"1", now() - timedelta(hours=1), None)
+    async with Database.open(tmp_path / "facewire.db") as database:
+        gallery = SqliteGalleryStore(database)
+        await gallery.delete_person("Ada")
+        await gallery.delete_person("Grace")
+        with pytest.raises(GalleryError, match="deleted"):
+            await gallery.add([before])
+        tomorrow = now() + timedelta(hours=25)
+        monkeypatch.setattr(sqlite_gallery, "now", lambda: tomorrow)
+        await gallery.delete_person("Grace")
+        await gallery.add([before])
 
 
 def _face(person: str) -> RecognizedFace:

@@ -76,7 +76,8 @@ class ResultStore(Protocol):
 class EnrolledFace:
     """One face of a person. `embedding` is the unit-length vector of `embedder`: d little-endian float32 values.
 
-    `crop` is the unaligned enrolment crop with its landmarks; imported embeddings have none.
+    `enrolled_at` is when the request to enrol it was received, however often and late it is carried out. `crop` is the
+    unaligned enrolment crop with its landmarks; imported embeddings have none.
     """
 
     face_id: str
@@ -97,13 +98,19 @@ class PersonSummary:
 
 
 class GalleryStore(Protocol):
-    """Enrolled faces. Every change raises `version` by at least one."""
+    """Enrolled faces. Every change raises `version` by at least one.
+
+    For a day a deletion also stands against what was asked for before it: see `add`.
+    """
 
     async def version(self) -> int:
         """Return the number of the latest change."""
 
     async def add(self, faces: Sequence[EnrolledFace]) -> int:
-        """Keep the faces (a known face id is left as it is) and return the version."""
+        """Keep the faces (a known face id is left as it is) and return the version.
+
+        GalleryError `deleted` where a face, or its person, was deleted after its `enrolled_at`: none is kept.
+        """
 
     async def add_embeddings(self, faces: Sequence[EnrolledFace]) -> int:
         """Keep the embeddings of those faces that are there and of that person; return how many were new.
@@ -121,7 +128,13 @@ class GalleryStore(Protocol):
         """Return everybody enrolled, by name."""
 
     async def delete_face(self, person: str, face_id: str) -> bool:
-        """Delete one face and everything kept of it; False if there was none."""
+        """Delete one face and everything kept of it; False if there was none.
+
+        The same request, carried out once more, does not bring it back.
+        """
 
     async def delete_person(self, person: str) -> int:
-        """Delete everything kept of a person; return how many faces that were."""
+        """Delete everything kept of a person; return how many faces that were.
+
+        Enrolments still to come of what was asked for before do not bring the person back.
+        """

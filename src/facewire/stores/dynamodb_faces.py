@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from facewire.errors import GalleryError
-from facewire.messages import FaceCrop
+from facewire.messages import FaceCrop, now
 from facewire.stores import EnrolledFace, PersonSummary
 from facewire.stores.dynamodb_items import Item, Key, Write
 from facewire.stores.dynamodb_rows import iso
+from facewire.stores.dynamodb_schema import DELETED, TTL
+from facewire.stores.requests import FORGOTTEN_FOR
 
 #: The partitions over which faces are spread. The number can never change: it says where a face is.
 SHARDS = tuple(f"gallery#{number}" for number in range(8))
@@ -63,6 +65,18 @@ def deletions(face: Item) -> list[Write]:
         *(Write.delete(vector_key(face_id, embedder)) for embedder in face["embedders"]),
         Write.delete(_key(face_id, CROPS)),
     ]
+
+
+def put_guard(guard: str) -> Write:
+    """Return what notes that the person or face of that guard was deleted at this moment."""
+    moment = now()
+    expires_at = int((moment + FORGOTTEN_FOR).timestamp())
+    return Write.put({**guard_key(guard)._asdict(), "deleted_at": iso(moment), TTL: expires_at})
+
+
+def guard_key(guard: str) -> Key:
+    """Return the key of a guard against enrolments from before a deletion."""
+    return Key(DELETED, guard)
 
 
 def face_of(vector: Item, crop: FaceCrop | None = None) -> EnrolledFace:

@@ -8,12 +8,14 @@ faces a change was about, by their ids alone: who has loaded the gallery reads n
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from facewire.errors import GalleryError, StoreError
 from facewire.stores import EnrolledFace, GalleryStore, PersonSummary
+from facewire.stores.deletions import check_not_deleted, face_guard, guards_of, person_guard
 from facewire.stores.dynamodb_faces import (
     FACES,
     SHARDS,
@@ -24,7 +26,9 @@ from facewire.stores.dynamodb_faces import (
     deletions,
     face_key,
     face_of,
+    guard_key,
     people_of,
+    put_guard,
 )
 from facewire.stores.dynamodb_items import Item, Key, Value, Write
 from facewire.stores.dynamodb_loading import VERSION, Loader, Version
@@ -59,11 +63,12 @@ class DynamoDbGalleryStore(GalleryStore):
         """Keep the faces and return the version.
 
         A known face gets the embedding of a further embedder; all else of it stays. GalleryError `face_id_taken`
-        where it is another person's; then none of `faces` is kept. More faces than one transaction takes, some fifteen,
-        are kept in several: where one fails, those before it stay.
+        where it is another person's, `deleted` where it or its person was deleted after it was asked for; then none of
+        `faces` is kept. More faces than one transaction takes, some fifteen, are kept in several: where one fails,
+        those before it stay.
         """
         batches = list(_transactions(faces))
-        _check_owners(faces, await self._known(faces))
+        await self._checked(faces)
         for batch in batches:
             await self._change(partial(self._plan_to_add, batch))
         return await self.version()
@@ -93,10 +98,12 @@ class DynamoDbGalleryStore(GalleryStore):
 
     async def delete_face(self, person: str, face_id: str) -> bool:
         """Delete one face and everything kept of it; False if there was none."""
-        return await self._change(partial(self._plan_to_delete, person, [face_key(face_id)])) > 0
+        return await self._change(partial(self._plan_to_delete_face, person, face_id)) > 0
 
     async def delete_person(self, person: str) -> int:
         """Delete everything kept of a person; return how many faces that were."""
+        # A change of its own: an enrolment under way is either among the items below or meets the guard.
+        await self._change(partial(self._plan_to_delete, person, []), guards=[put_guard(person_guard(person))])
         items = await self._items(FACES, only="#person = :person", values={"person": person})
         batches = [[Key.of(item) for item in batch] for batch in _batches(items, deletions)]
         return sum([await self._change(partial(self._plan_to_delete, person, keys)) for keys in batches])
@@ -120,25 +127,32 @@ class DynamoDbGalleryStore(GalleryStore):
     async def _known(self, faces: Iterable[EnrolledFace]) -> dict[Key, Item]:
         return await self._table.get_many(face_key(face.face_id) for face in faces)
 
-    async def _change(self, plan: Callable[[], Awaitable[_Plan]]) -> int:
+    async def _checked(self, faces: Sequence[EnrolledFace]) -> dict[Key, Item]:
+        """Return those of the faces that are there; GalleryError where one is another person's or was deleted since."""
+        known = await self._known(faces)
+        _check_owners(faces, known)
+        guards = await self._table.get_many(map(guard_key, guards_of(faces)))
+        check_not_deleted(faces, {key.sk: datetime.fromisoformat(item["deleted_at"]) for key, item in guards.items()})
+        return known
+
+    async def _change(self, plan: Callable[[], Awaitable[_Plan]], *, guards: Sequence[Write] = ()) -> int:
         """Do what is planned, and count it as a change, in one transaction; return how many faces it changed.
 
-        Where others were faster it is planned anew.
+        The `guards` are written with it, even if nothing else is. Where others were faster it is planned anew.
         """
         for pause in islice(growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), ATTEMPTS):
             version = await self._version()
             planned = await plan()
-            if not planned:
+            if not planned and not guards:
                 return 0
-            changes = [write for writes in planned.values() for write in writes]
+            changes = [*guards, *(write for writes in planned.values() for write in writes)]
             if await self._table.transact([*changes, *version.next(secrets.token_hex(6), list(planned))]):
                 return len(planned)
             await asyncio.sleep(pause)
         raise StoreError("busy", f"the gallery was changed by others {ATTEMPTS} times in a row: try again")
 
     async def _plan_to_add(self, faces: Sequence[EnrolledFace]) -> _Plan:
-        known = await self._known(faces)
-        _check_owners(faces, known)
+        known = await self._checked(faces)
         return _some((face.face_id, additions(face, known.get(face_key(face.face_id)))) for face in faces)
 
     async def _plan_embeddings(self, faces: Sequence[EnrolledFace]) -> _Plan:
@@ -150,6 +164,10 @@ class DynamoDbGalleryStore(GalleryStore):
     async def _plan_to_delete(self, person: str, keys: Sequence[Key]) -> _Plan:
         items = await self._table.get_many(keys)
         return {item["face_id"]: deletions(item) for item in items.values() if item["person"] == person}
+
+    async def _plan_to_delete_face(self, person: str, face_id: str) -> _Plan:
+        planned = await self._plan_to_delete(person, [face_key(face_id)])
+        return {name: [*writes, put_guard(face_guard(name))] for name, writes in planned.items()}
 
 
 def _check_owners(faces: Sequence[EnrolledFace], known: Mapping[Key, Item]) -> None:

@@ -9,6 +9,7 @@ Every item has a partition key `pk` and a sort key `sk`:
 | `mention#<hash>` | moment, request id, token | that the answer names the person otherwise |
 | `#days` | `2026-11-22` | that there are results of this day |
 | `#forgotten` | hash of a person | the gallery's version from which the person is no longer in it |
+| `#deleted` | hash of a person, or id of a face | when that was deleted: what was asked for before stays out |
 | `#gallery` | `version` | the number of the gallery's latest change |
 | `#changes` | number of a change | the ids of the faces it was about, for an hour |
 | `gallery#<shard>` | `face#…`, `vector#…`, `crop#…` | an enrolled face, one of its embeddings, its crop |
@@ -37,7 +38,7 @@ TTL = "expires_at"
 INDEXES = {"by_day": "day", "by_camera": "camera", "by_state": "state"}
 
 #: Partitions that hold one kind of item each, beside those of requests, people and faces.
-DAYS, FORGOTTEN, GALLERY, CHANGES = "#days", "#forgotten", "#gallery", "#changes"
+DAYS, FORGOTTEN, DELETED, GALLERY, CHANGES = "#days", "#forgotten", "#deleted", "#gallery", "#changes"
 
 _KEYS = ("pk", "sk")
 _POLL_SECONDS = 1

@@ -9,7 +9,8 @@ EXPIRED = "expired"
 #: Above that of every answer: a tombstone yields to none.
 EXPIRED_RANK = 1000
 
-#: How long answers still to come lose a deleted person's name: longer than any message stays under way.
+#: How long answers still to come lose a deleted person's name, and enrolments bring nobody back: longer than any
+#: message stays under way.
 FORGOTTEN_FOR = timedelta(hours=24)
 
 

@@ -2,12 +2,15 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from facewire.errors import GalleryError
-from facewire.messages import FaceCrop
+from facewire.messages import FaceCrop, now
 from facewire.sqlite import Database, erasing
 from facewire.stores import EnrolledFace, GalleryStore, PersonSummary
+from facewire.stores.deletions import check_not_deleted, face_guard, guards_of, person_guard
+from facewire.stores.requests import FORGOTTEN_FOR
 from facewire.timing import from_micros, to_micros
 
 
@@ -25,10 +28,12 @@ class SqliteGalleryStore(GalleryStore):
         """Keep the faces and return the version.
 
         A known face gets the embedding of a further embedder; all else of it stays. GalleryError `face_id_taken`
-        where it is another person's; then none of `faces` is kept.
+        where it is another person's, `deleted` where it or its person was deleted after it was asked for; then none of
+        `faces` is kept.
         """
 
         def change(connection: sqlite3.Connection) -> int:
+            check_not_deleted(faces, _deletions(connection, guards_of(faces)))
             added = [_add(connection, face) for face in faces]
             return _next_version(connection) if any(added) else _version(connection)
 
@@ -87,12 +92,23 @@ class SqliteGalleryStore(GalleryStore):
 
     async def delete_face(self, person: str, face_id: str) -> bool:
         """Delete one face and everything kept of it, on the disk too; False if there was none."""
-        where = "person = ? AND face_id = ?"
-        return await self._database.write(lambda connection: _delete_faces(connection, where, (person, face_id))) > 0
+
+        def change(connection: sqlite3.Connection) -> bool:
+            deleted = _delete_faces(connection, "person = ? AND face_id = ?", (person, face_id)) > 0
+            if deleted:
+                _note_deletion(connection, face_guard(face_id))
+            return deleted
+
+        return await self._database.write(change)
 
     async def delete_person(self, person: str) -> int:
         """Delete everything kept of a person, on the disk too; return how many faces that were."""
-        return await self._database.write(lambda connection: _delete_faces(connection, "person = ?", (person,)))
+
+        def change(connection: sqlite3.Connection) -> int:
+            _note_deletion(connection, person_guard(person))
+            return _delete_faces(connection, "person = ?", (person,))
+
+        return await self._database.write(change)
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -132,6 +148,19 @@ def _delete_faces(connection: sqlite3.Connection, where: str, values: Sequence[s
     if deleted:
         _next_version(connection)
     return deleted
+
+
+def _note_deletion(connection: sqlite3.Connection, guard: str) -> None:
+    moment = now()
+    connection.execute("DELETE FROM deleted WHERE deleted_at < ?", (to_micros(moment - FORGOTTEN_FOR),))
+    connection.execute("INSERT OR REPLACE INTO deleted VALUES (?, ?)", (guard, to_micros(moment)))
+
+
+def _deletions(connection: sqlite3.Connection, guards: Iterable[str]) -> dict[str, datetime]:
+    """Return when what those guards stand for was deleted, where it was."""
+    query = "SELECT guard, deleted_at FROM deleted WHERE guard = ?"
+    rows = [row for guard in guards for row in connection.execute(query, (guard,))]
+    return {guard: from_micros(deleted_at) for guard, deleted_at in rows}
 
 
 def _face(row: tuple[str, str, str, bytes, int], crop: FaceCrop | None) -> EnrolledFace:
