@@ -90,7 +90,7 @@ class Handler:
     """
 
     def __init__(self, open_function: OpenFunction) -> None:
-        self._open_function = open_function
+        self.open_function = open_function
         self._container: Container | None = None
         self.__doc__ = open_function.__doc__
         if os.environ.get("_HANDLER") == f"{open_function.__module__}.{open_function.__name__}":
@@ -99,7 +99,7 @@ class Handler:
     def open(self) -> Self:
         """Open the function unless it is; return the handler."""
         if self._container is None:
-            self._container = Container.start(self._open_function)
+            self._container = Container.start(self.open_function)
         return self
 
     def __call__(self, event: Event, context: Context) -> Any:
