@@ -128,6 +128,7 @@ async def test_a_frame_sent_anew_takes_the_place_of_what_is_held_of_it(database:
     (lease,) = await inbox.receive(1, wait=0)
     later = frame("r1")
     await inbox.accept(later, anew=True)
+    assert (await inbox.depth()).bytes == room_for(later)
     await inbox.acknowledge([lease])
     await inbox.withdraw([("r1", earlier.received_at)])
     (lease,) = await inbox.receive(10, wait=0)
