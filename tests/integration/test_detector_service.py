@@ -229,12 +229,23 @@ async def test_a_stopped_detector_leaves_its_frames_to_be_leased_at_once(bench: 
     async with bench.detector() as service, bench.sender() as sender:
         for number, content in enumerate(big):
             await sender.publish(f"uploads/r{number}", Frame.of(content, request_id=f"r{number}").to_bytes())
+        async with asyncio.timeout(30):
+            while await frames_seen(bench) < 12:
+                await asyncio.sleep(0.02)
         assert await service.stop() == 0
+    assert await frames_seen(bench) == 12
     async with Database.open(bench.folder / "data" / "inbox.db") as database:
-        depth = await SqliteQueue(database, "inbox").depth()
-    assert depth.leased == 0
+        assert (await SqliteQueue(database, "inbox").depth()).leased == 0
+
+
+async def frames_seen(bench: Bench) -> int:
+    """Return how many frames are in the inbox or have left it for a queue; others are still with the broker."""
+    async with Database.open(bench.folder / "data" / "inbox.db") as database:
+        inbox = await SqliteQueue(database, "inbox").depth()
+        answers = await SqliteQueue(database, "answers").depth()
     requests, responses = await bench.requests.depth(), await bench.responses.depth()
-    assert depth.waiting + requests.waiting + responses.waiting == 12
+    here = inbox.waiting + inbox.leased + answers.waiting + answers.leased
+    return here + requests.waiting + responses.waiting
 
 
 def small_noise(number: int) -> bytes:
