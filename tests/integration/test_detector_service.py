@@ -230,7 +230,7 @@ async def test_a_stopped_detector_leaves_its_frames_to_be_leased_at_once(bench: 
         for number, content in enumerate(big):
             await sender.publish(f"uploads/r{number}", Frame.of(content, request_id=f"r{number}").to_bytes())
         async with asyncio.timeout(30):
-            while await frames_seen(bench) < 12:
+            while await frames_seen(bench) < 12:  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(0.02)
         assert await service.stop() == 0
     assert await frames_seen(bench) == 12
