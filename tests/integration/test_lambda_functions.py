@@ -1,134 +1,29 @@
 """The functions, opened as AWS opens them, on an emulator of SQS, S3 and DynamoDB, with the models that ship."""
 
-import asyncio
 import json
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from facewire.aws.clients import dynamodb_client, s3_client, sqs_client
-from facewire.aws.provision import ensure_bucket, ensure_queue
-from facewire.messages import RecognizedFaces
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.stores import Result
-from facewire.stores.dynamodb import DynamoDbResultStore, Table, ensure_table
 from facewire_lambda.dead_letters import dead_letters
-from facewire_lambda.emf import Metrics
 from facewire_lambda.enroll import enroll
 from facewire_lambda.function_url import detect
 from facewire_lambda.ingest import ingest_detect, ingest_store
 from facewire_lambda.request_queue import recognize
-from facewire_lambda.runtime import Container, Handler
-from facewire_lambda.settings import LambdaSettings
-from lambda_events import function_url, object_created, sqs, text
+from lambda_account import Account, frame, new_account
+from lambda_events import object_created
 
 HOPPER, COLLINS = "grace_hopper.jpg", "eileen_collins.jpg"
 #: SQS hides a received message for 30 s; ours comes again after about a second.
 SOON_SECONDS = 15
 
 
-class Context:
-    aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
-
-
-@dataclass
-class Account:
-    """Queues, a bucket and a table of their own, and the functions that are open there."""
-
-    settings: LambdaSettings
-    opened: ExitStack
-
-    @property
-    def bucket(self) -> str:
-        return self.settings.bucket
-
-    def function(self, handler: Handler) -> Callable[[dict[str, Any]], Any]:
-        metrics = Metrics("test", write=lambda _: None)
-        container = self.opened.enter_context(closing(Container(handler.open_function, self.settings, metrics)))
-        return lambda event: container(event, Context())
-
-    def put(self, key: str, content: bytes) -> dict[str, str]:
-        async def put() -> None:
-            async with s3_client(self.settings) as s3:
-                await s3.put_object(Bucket=self.bucket, Key=key, Body=content)
-
-        asyncio.run(put())
-        return {"bucket": self.bucket, "key": key}
-
-    def content(self, key: str) -> bytes:
-        async def get() -> bytes:
-            async with s3_client(self.settings) as s3:
-                answer = await s3.get_object(Bucket=self.bucket, Key=key)
-                async with answer["Body"] as body:
-                    content: bytes = await body.read()
-            return content
-
-        return asyncio.run(get())
-
-    def result(self, request_id: str) -> Result | None:
-        async def get() -> Result | None:
-            async with dynamodb_client(self.settings) as client:
-                return await DynamoDbResultStore(Table(client, self.settings.required_table())).get(request_id)
-
-        return asyncio.run(get())
-
-    def receive(self, queue: str, *, wait: float = 5) -> dict[str, Any]:
-        """Return the event with what is on the queue; it stays hidden from others."""
-
-        async def receive() -> list[tuple[str, str, int]]:
-            async with self.queue(queue) as opened:
-                leases = await opened.receive(10, wait=wait)
-            return [(lease.receipt, lease.body.decode(), lease.receives) for lease in leases]
-
-        received = asyncio.run(receive())
-        event = sqs(*(body for _, body, _ in received))
-        for record, (receipt, _, receives) in zip(event["Records"], received, strict=True):
-            record["receiptHandle"] = receipt
-            record["attributes"]["ApproximateReceiveCount"] = str(receives)
-        return event
-
-    def answers(self) -> list[RecognizedFaces]:
-        event = self.receive(self.settings.response_queues[0])
-        return [RecognizedFaces.from_bytes(record["body"].encode()) for record in event["Records"]]
-
-    @asynccontextmanager
-    async def queue(self, name: str) -> AsyncIterator[SqsQueue]:
-        async with SqsQueues.open(self.settings) as queues:
-            yield queues.queue(name)
-
-
 @pytest.fixture
 def account(aws_environment: str) -> Iterator[Account]:
-    name = f"lambda-{secrets.token_hex(4)}"
-    settings = LambdaSettings(
-        aws_endpoint_url=aws_environment,
-        request_queue=f"{name}-requests",
-        response_queues=(f"{name}-responses",),
-        bucket=name,
-        table=name,
-        min_face_size=60,
-    )
-    asyncio.run(provide(settings, name))
     with ExitStack() as opened:
-        yield Account(settings, opened)
-
-
-async def provide(settings: LambdaSettings, name: str) -> None:
-    async with sqs_client(settings) as queues, s3_client(settings) as s3, dynamodb_client(settings) as tables:
-        await ensure_queue(queues, settings.request_queue)
-        await ensure_queue(queues, settings.response_queues[0])
-        await ensure_bucket(s3, name, settings.region)
-        await ensure_table(tables, name)
-
-
-def frame(samples: Path, file: str, request_id: str) -> dict[str, Any]:
-    content = text((samples / file).read_bytes())
-    return function_url(json.dumps({"request_id": request_id, "filename": file, "content": content}))
+        yield Account(new_account(aws_environment), opened)
 
 
 def test_a_posted_frame_is_named_over_both_queues(account: Account, samples: Path) -> None:

@@ -143,7 +143,8 @@ def problem(error: FacewireError, request_id: str | None) -> Result:
         "title": status.phrase,
         "status": int(status),
         "code": error.code,
-        "detail": error.detail,
+        # What AWS says of a queue names accounts and roles: that is for the log.
+        "detail": "the queue is out of reach: send the frame again" if passing else error.detail,
         "request_id": request_id,
         "stage": error.stage,
     }
