@@ -112,6 +112,8 @@ class FakeNucleus:
     states: list[str] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
     refused_tokens: int = 0
+    #: The local topics whose subscriptions the component has given up itself.
+    left: list[str] = field(default_factory=list)
     #: The operations that were asked for, in order.
     asked: list[str] = field(default_factory=list)
     _server: asyncio.Server | None = None
@@ -235,6 +237,7 @@ class FakeNucleus:
         """The component closes a stream; the nucleus closes its side."""
         assert int(headers[":message-flags"]) & _TERMINATE
         ended = [stream for stream in own if stream.number == stream_id]
+        self.left += [stream.request["topic"] for stream in ended if stream.operation == "SubscribeToTopic"]
         self.streams = [stream for stream in self.streams if stream not in ended]
         writer.write(_frame(stream_id, _MESSAGE, _TERMINATE, "", b""))
 
