@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REFERENCE := .venv-reference
 MINISTACK := .venv-ministack
 
-.PHONY: demo test e2e check format bench up setup reference models clean
+.PHONY: demo test e2e greengrass check format bench up setup reference models clean
 
 demo: $(VENV)/.ready  ## start everything in a temporary folder, recognise two people, print the table
 	$(BIN)/facewire demo
@@ -40,6 +40,9 @@ bench: $(VENV)/.ready $(REFERENCE)/.ready $(MINISTACK)/.ready  ## all figures: s
 reference: $(REFERENCE)/.ready  ## torch and facenet-pytorch (5.5 GB), and what they say: the goldens of the parity tests
 	$(REFERENCE)/bin/python tests/reference/mtcnn_goldens.py
 	$(REFERENCE)/bin/python tests/reference/facenet_goldens.py
+
+greengrass: $(VENV)/.ready  ## the Greengrass component's recipe and archives; BUCKET names where they will be
+	$(BIN)/python scripts/greengrass.py --bucket $(BUCKET)
 
 models: $(VENV)/.ready  ## build the three MTCNN files from facenet-pytorch's weights
 	$(BIN)/pip download --quiet --no-deps --dest build facenet-pytorch==2.6.0

@@ -161,12 +161,16 @@ class FakeSink:
 
 @dataclass
 class FakeQueue:
-    """Leases by receipt; what is received stays until acknowledged, buried or given back."""
+    """Leases by receipt; what is received stays until acknowledged, buried or given back.
+
+    What is given back with a delay is in `delayed` and does not come again.
+    """
 
     waiting: list[Lease] = field(default_factory=list)
     acknowledged: list[Lease] = field(default_factory=list)
     buried: list[tuple[Lease, str]] = field(default_factory=list)
     extended: list[tuple[list[Lease], float]] = field(default_factory=list)
+    delayed: list[Lease] = field(default_factory=list)
     returned: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     faults: int = 0
@@ -192,9 +196,12 @@ class FakeQueue:
         self.acknowledged += leases
 
     async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
-        assert (delay, unused) == (0, True)
+        assert (delay == 0) is unused
         self.returned += len(leases)
-        self.waiting += leases
+        if unused:
+            self.waiting += leases
+        else:
+            self.delayed += leases
 
     async def bury(self, lease: Lease, reason: str) -> None:
         self.buried.append((lease, reason))

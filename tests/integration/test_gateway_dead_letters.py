@@ -12,6 +12,7 @@ from facewire.queues import MAX_RECEIVES
 from facewire.queues.sqlite import SqliteQueue
 from facewire.sqlite import Database
 from facewire.stores.sqlite import SqliteResultStore
+from facewire_gateway import drain
 from facewire_gateway.audience import SoleGateway
 from facewire_gateway.dead_letters import drain_dead_letters
 from facewire_gateway.feed import Feed
@@ -77,3 +78,25 @@ async def test_an_answer_that_could_not_be_kept_in_time_is_the_answer(database: 
 async def test_what_names_no_request_is_deleted(database: Database) -> None:
     results = await give_up(database, b"no message of ours")
     assert await results.get("r1") is None
+
+
+class SurprisedResults(SqliteResultStore):
+    """Fails on every answer in a way that nobody has thought of."""
+
+    async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
+        raise KeyError(len(answers))
+
+
+async def test_an_answer_that_always_fails_unexpectedly_is_buried(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "_RETRY_SECONDS", LEASE_SECONDS)
+    queue, results = SqliteQueue(database, "responses"), SurprisedResults(database)
+    await queue.send([RecognizedFaces(request_id="r1", result="Ada").to_bytes()])
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        audience = SoleGateway(Feed(results), publish_nothing)
+        tasks.create_task(drain.drain_responses(queue, results, audience, stop))
+        (letter,) = await queue.dead_letters().receive(1, wait=5)
+        stop.set()
+    assert RecognizedFaces.from_bytes(letter.body).request_id == "r1"

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from facewire.errors import QueueError
 from facewire.messages import Frame, RecognizedFaces, now
+from facewire.queues import Lease
 from facewire.settings import GatewaySettings
 from facewire_gateway import drain, publish, sweep
 from facewire_gateway.audience import SoleGateway
@@ -169,6 +171,50 @@ async def test_a_queue_out_of_reach_is_asked_again(drained: Drained) -> None:
         await until(lambda: drained.queue.acknowledged)
         drained.stop.set()
     assert list(drained.results.known) == ["a"]
+
+
+class SurprisedResults(FakeResults):
+    """Fails on one answer in a way that nobody has thought of."""
+
+    async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
+        if "odd" in names(answers):
+            raise KeyError(names(answers))
+        return await super().keep(answers)
+
+
+async def test_an_answer_that_fails_unexpectedly_is_put_off_and_its_neighbours_go_on(drained: Drained) -> None:
+    drained.results = SurprisedResults()
+    faults = faults_of("KeyError")
+    await drained.drain(answer("a", camera="door"), answer("odd"), answer("b"))
+    assert list(drained.results.known) == ["a", "b"]
+    assert names(drained.published) == ["a", "b"]
+    assert [RecognizedFaces.from_bytes(lease.body).request_id for lease in drained.queue.delayed] == ["odd"]
+    assert len(drained.queue.acknowledged) == 2
+    assert faults_of("KeyError") - faults == 2  # the batch, then the one
+
+
+class SurprisedQueue(FakeQueue):
+    """Fails on the first receives in a way that nobody has thought of."""
+
+    async def receive(self, limit: int, *, wait: float) -> list[Lease]:
+        if self.faults:
+            self.faults -= 1
+            raise KeyError(limit)
+        return await super().receive(limit, wait=wait)
+
+
+async def test_a_receive_that_fails_unexpectedly_is_tried_again(drained: Drained) -> None:
+    drained.queue = SurprisedQueue(faults=3)
+    await drained.queue.send([answer("a").to_bytes()])
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(drained.run())
+        await until(lambda: drained.queue.acknowledged)
+        drained.stop.set()
+    assert list(drained.results.known) == ["a"]
+
+
+def faults_of(error: str) -> float:
+    return REGISTRY.get_sample_value("facewire_gateway_drain_faults_total", {"error": error}) or 0
 
 
 async def test_a_cancelled_drain_settles_the_batch_in_hand(drained: Drained) -> None:
