@@ -1,0 +1,172 @@
+"""deploy/aws as a whole, with our own handlers: the emulator checks signatures, policies and TLS as AWS does."""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+from botocore.credentials import Credentials  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+from aws_emulator import PROGRAM as MINISTACK
+from aws_emulator import REGION
+from aws_stack import IMAGE, Cloud, deploy, guarded_cloud
+from facewire.stores.dynamodb_faces import FACES
+from facewire.stores.dynamodb_items import Item, item_of
+from facewire.stores.dynamodb_rows import Row
+
+T = TypeVar("T")
+PERSON = "Ada Lovelace"
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The deployed stack, in which one person is enrolled."""
+
+    cloud: Cloud
+    outputs: dict[str, str]
+    samples: Path
+
+    def put(self, key: str, body: bytes) -> None:
+        """Put an object into the bucket."""
+        self.cloud.client("s3").put_object(Bucket=self.outputs["BucketName"], Key=key, Body=body)
+
+    def sample(self, name: str) -> bytes:
+        """Return a picture that ships with the project."""
+        return (self.samples / name).read_bytes()
+
+    def rows(self) -> list[Row]:
+        """Return all requests in the table of results."""
+        return [Row.of(item) for item in self._items("ResultsTableName") if item["sk"] == "frame"]
+
+    def faces(self) -> list[str]:
+        """Return who is enrolled, by face."""
+        return [item["person"] for item in self._items("GalleryTableName") if item["sk"].startswith(FACES)]
+
+    def _items(self, table: str) -> list[Item]:
+        found = self.cloud.client("dynamodb").scan(TableName=self.outputs[table])["Items"]
+        return [item_of(item) for item in found]
+
+    def processed(self) -> list[dict[str, Any]]:
+        """Return all archived frames."""
+        s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
+        listed = s3.list_objects_v2(Bucket=bucket, Prefix="processed/").get("Contents", [])
+        bodies = [s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read() for found in listed]
+        return [json.loads(body) for body in bodies]
+
+    def user(self, policy: str) -> Credentials:
+        """Return credentials of a new user who has that policy of the stack alone."""
+        iam, name = self.cloud.client("iam"), policy.removesuffix("Arn")
+        iam.create_user(UserName=name)
+        iam.attach_user_policy(UserName=name, PolicyArn=self.outputs[policy])
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+    def answer(self, request_id: str, user: Credentials | None = None) -> dict[str, Any] | None:
+        """Return the answer to the request if it has come, as a client does that shares the queue with others."""
+        sqs, queue = self.cloud.client("sqs", user), self.outputs["ResponseQueueUrl"]
+        for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0).get(
+            "Messages", []
+        ):
+            body: dict[str, Any] = json.loads(message["Body"])
+            if body["request_id"] == request_id:
+                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+                return body
+        return None
+
+    def post(self, frame: dict[str, str], credentials: Credentials | None) -> httpx.Response:
+        """POST a frame to the Function URL, signed where there are credentials."""
+        request = AWSRequest("POST", self.outputs["FunctionUrl"], data=json.dumps(frame))
+        if credentials is not None:
+            SigV4Auth(credentials, "lambda", REGION).add_auth(request)
+        host = httpx.URL(self.outputs["FunctionUrl"]).host
+        headers = {**dict(request.headers.items()), "Host": host}
+        return httpx.post(
+            self.cloud.endpoint, content=request.data, headers=headers, verify=self.cloud.trusted(), timeout=60
+        )
+
+
+def within(find: Callable[[], T | None], what: str) -> T:
+    """Return what is found before the deadline."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        if (found := find()) is not None:
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"no {what} within {_SECONDS} s")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Iterator[Stack]:
+    if not MINISTACK.exists():
+        pytest.skip("needs ministack in .venv-ministack: make setup")
+    with guarded_cloud(tmp_path_factory.mktemp("stack")) as cloud:
+        stack = Stack(cloud, deploy(cloud, "facewire", {"ImageUri": IMAGE}), samples)
+        stack.put(f"enroll/{PERSON}/portrait.jpg", stack.sample("eileen_collins.jpg"))
+        within(lambda: stack.faces() or None, "enrolled face")
+        yield stack
+
+
+def test_a_picture_under_input_becomes_a_row_and_an_object(stack: Stack) -> None:
+    stack.put("input/front-door/hello world.jpg", stack.sample("eileen_collins.jpg"))
+    row = within(lambda: next((row for row in stack.rows() if row.camera == "front-door"), None), "row")
+    assert row.answer is not None
+    assert (row.status, row.answer.result, row.answer.filename) == ("done", PERSON, "hello world.jpg")
+    (archived,) = [found for found in stack.processed() if found["image_id"] == row.request_id]
+    assert [face["person"] for face in archived["faces"]] == [PERSON]
+
+
+def test_who_is_enrolled_has_the_name_of_the_folder(stack: Stack) -> None:
+    assert stack.faces() == [PERSON]
+
+
+def test_a_broken_picture_is_recorded_as_failed(stack: Stack) -> None:
+    stack.put("input/broken/no picture.jpg", b"no picture at all")
+    row = within(lambda: next((row for row in stack.rows() if row.camera == "broken"), None), "row")
+    assert row.answer is not None
+    assert row.answer.error is not None
+    assert (row.status, row.answer.error.code) == ("failed", "not_an_image")
+    (archived,) = [found for found in stack.processed() if found["image_id"] == row.request_id]
+    assert (archived["status"], archived["error"]["code"]) == ("failed", "not_an_image")
+    states, machine = stack.cloud.client("stepfunctions"), stack.outputs["StateMachineArn"]
+    failed = states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]
+    assert len(failed) == 1
+
+
+def test_a_client_with_the_policy_posts_a_frame_and_reads_the_answer(stack: Stack) -> None:
+    user = stack.user("ClientPolicyArn")
+    content = base64.b64encode(stack.sample("eileen_collins.jpg")).decode()
+    response = stack.post({"request_id": "post-1", "filename": "frame1.jpg", "content": content}, user)
+    assert (response.status_code, response.json()["faces"]) == (200, 1)
+    answer = within(lambda: stack.answer("post-1", user), "answer")
+    assert answer["result"] == PERSON
+
+
+def test_nobody_else_posts_frames(stack: Stack) -> None:
+    stranger = stack.user("EnrollPolicyArn")
+    assert stack.post({"request_id": "post-2", "filename": "x", "content": "x"}, None).status_code == 403
+    assert stack.post({"request_id": "post-2", "filename": "x", "content": "x"}, stranger).status_code == 403
+
+
+def test_a_core_sends_to_both_queues_and_reads_neither(stack: Stack) -> None:
+    core = stack.cloud.client("sqs", stack.user("TokenExchangePolicyArn"))
+    for queue in ("RequestQueueUrl", "ResponseQueueUrl"):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            core.receive_message(QueueUrl=stack.outputs[queue])
+    core.send_message(QueueUrl=stack.outputs["RequestQueueUrl"], MessageBody="{}")
+
+
+def test_a_dead_letter_is_recorded_and_answered(stack: Stack) -> None:
+    letter = {"request_id": "dead-1", "filename": "frame.jpg", "face_image": "broken"}
+    sqs = stack.cloud.client("sqs")
+    sqs.send_message(QueueUrl=stack.outputs["RequestQueueUrl"] + "-dead", MessageBody=json.dumps(letter))
+    assert within(lambda: stack.answer("dead-1"), "answer")["result"] == "Failed"
+    within(lambda: next((row for row in stack.rows() if row.request_id == "dead-1"), None), "row")
