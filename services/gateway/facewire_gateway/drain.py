@@ -6,7 +6,8 @@ from typing import Any
 
 import structlog
 
-from facewire.errors import IntakeError, QueueError, RecognizeError, StoreError
+from facewire.errors import FacewireError, IntakeError, QueueError, RecognizeError, StoreError
+from facewire.failures import error_name, error_origin
 from facewire.messages import RecognizedFaces
 from facewire.queues import Lease, Queue
 from facewire.stores import Result, ResultStore
@@ -28,6 +29,8 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 #: What leases are extended by while the store is out of reach; longer than a pause and an attempt.
 _LEASE_SECONDS = 30.0
+#: When an answer comes again whose settling failed for a reason that nobody has thought of.
+_RETRY_SECONDS = 15.0
 #: How long a batch that is under way when the drain is cancelled may take to be settled.
 _GRACE_SECONDS = 2.0
 
@@ -108,6 +111,9 @@ async def drain(queue: Queue, settle_leases: SettleLeases, stop: asyncio.Event) 
     While the store or the queue is out of reach it tries again, until the stop: the queue keeps what is left. A batch
     under way when it is cancelled is settled first, within two seconds. A batch that waits for the store stays lent,
     so that an outage does not use up the receives after which a message counts as poison.
+
+    Whatever else fails is logged and counted, and ends no drain: the messages of the batch are settled one by one, and
+    one that fails alone is given back; the queue buries it once it has been received too often.
     """
     pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     while True:
@@ -119,7 +125,7 @@ async def drain(queue: Queue, settle_leases: SettleLeases, stop: asyncio.Event) 
             elif last:
                 return
             pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-        except (QueueError, StoreError) as error:
+        except Exception as error:  # noqa: BLE001 - logged and counted; the drain of the other answers goes on
             _note_fault(error)
             if await happens_within(stop, next(pauses)):
                 return
@@ -147,10 +153,27 @@ async def _settle_in_time(
                 await queue.give_back(leases, unused=True)
                 raise
             _note_fault(error)
+        except QueueError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an answer may cause; logged and counted
+            _note_fault(error)
+            await _settle_apart(queue, leases, settle_leases, stop)
+            return
         else:
             return
         await _keep_leases(queue, leases)
         await happens_within(stop, pause)
+
+
+async def _settle_apart(
+    queue: Queue, leases: Sequence[Lease], settle_leases: SettleLeases, stop: asyncio.Event
+) -> None:
+    """Settle each message of a batch alone, so that one cannot fail its neighbours; give back one that is alone."""
+    if len(leases) == 1:
+        await queue.give_back(leases, delay=_RETRY_SECONDS)
+        return
+    for lease in leases:
+        await _settle_in_time(queue, [lease], settle_leases, stop)
 
 
 async def _keep_leases(queue: Queue, leases: Sequence[Lease]) -> None:
@@ -161,14 +184,13 @@ async def _keep_leases(queue: Queue, leases: Sequence[Lease]) -> None:
         _note_fault(error)
 
 
-def _note_fault(error: QueueError | StoreError) -> None:
+def _note_fault(error: Exception) -> None:
     metrics.DRAIN_FAULTS.labels(type(error).__name__).inc()
-    _log.warning(
-        "answers could not be kept or acknowledged: tried again",
-        stage=error.stage,
-        code=error.code,
-        detail=error.detail,
-    )
+    what = "answers could not be kept or acknowledged: tried again"
+    if isinstance(error, FacewireError):
+        _log.warning(what, error=error_name(error), detail=error.detail)
+    else:
+        _log.error(what, error=error_name(error), at=error_origin(error))
 
 
 async def _settle_leases(leases: Sequence[Lease], responses: Queue, results: ResultStore, audience: Audience) -> None:
