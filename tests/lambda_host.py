@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from aws_emulator import free_port
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = ROOT / "deploy" / "aws_lambda"
 RIE = ROOT / "build" / "aws-lambda-rie"
+#: That of the image.
+ENTRYPOINT = ["python", "-m", "awslambdaric"]
 _PATH = "/2015-03-31/functions/function/invocations"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
@@ -38,6 +41,7 @@ class Runtime:
 
     url: str
     log: Path
+    container: str | None = None
 
     def invoke(self, event: Any) -> Any:
         """Return the function's result, or what the runtime says of its error."""
@@ -69,6 +73,30 @@ def runtime(handler: str, environment: Mapping[str, str], log: Path) -> Iterator
             yield Runtime(f"http://{address}{_PATH}", log)
         finally:
             _end(child)
+
+
+@contextmanager
+def container(image: str, handler: str, environment: Mapping[str, str], log: Path) -> Iterator[Runtime]:
+    """Run the function's image under the emulator, confined as AWS Lambda confines it: nothing can be written but /tmp.
+
+    It shares this machine's network, to reach the emulator of AWS.
+    """
+    if not RIE.is_file():
+        pytest.skip("needs the runtime interface emulator: make rie")
+    address, name = f"127.0.0.1:{free_port()}", f"facewire-lambda-{secrets.token_hex(4)}"
+    confined = ["--read-only", "--tmpfs", "/tmp", "--user", "993:990", "--cap-drop", "ALL", "--memory", "1769m"]  # noqa: S108
+    emulator = ["--volume", f"{RIE}:/aws-lambda-rie:ro", "--entrypoint", "/aws-lambda-rie", "--network", "host"]
+    told = [word for pair in environment.items() for word in ("--env", "=".join(pair))]
+    addresses = ["--runtime-interface-emulator-address", address, "--runtime-api-address", f"127.0.0.1:{free_port()}"]
+    command = ["docker", "run", "--rm", "--name", name, *confined, *emulator, *told, image, *addresses]
+    with log.open("wb") as output:
+        child = subprocess.Popen([*command, *ENTRYPOINT, handler], stdout=output, stderr=output)
+        try:
+            _wait_until_listening(child, address, log)
+            yield Runtime(f"http://{address}{_PATH}", log, name)
+        finally:
+            subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True)
+            child.wait(_STOP_SECONDS)
 
 
 def host_environment(environment: Mapping[str, str]) -> dict[str, str]:
