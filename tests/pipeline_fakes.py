@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewire.errors import FacewireError, QueueError
-from facewire.queues import Lease
+from facewire.queues import Lease, PartialError
 from facewire.stores import EnrolledFace, PersonSummary
 from facewire.vision.embedder import EmbedderSpec
 from facewire.vision.models import find_spec
@@ -124,6 +124,23 @@ class MemoryQueue:
     async def _announce(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+class ChoosyQueue(MemoryQueue):
+    """Never takes bodies that hold `never`, and those that hold `later` on the second attempt only."""
+
+    def __init__(self, never: bytes, later: bytes = b"no such thing") -> None:
+        super().__init__()
+        self._never = never
+        self._later = later
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        refused = [position for position, body in enumerate(bodies) if self._never in body]
+        left = [position for position, body in enumerate(bodies) if self._later in body]
+        self._later = b"no such thing" if left else self._later
+        await super().send([body for position, body in enumerate(bodies) if position not in {*refused, *left}])
+        if refused or left:
+            raise PartialError("unavailable" if left else "refused", "InvalidThing", left=left, refused=refused)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from facewire.delivery import note_queue_error
 from facewire.errors import QueueError
 from facewire.failures import answer_given_up
 from facewire.messages import Source
-from facewire.queues import Lease, Queue, Sender
+from facewire.queues import Lease, PartialError, Queue, Sender
 from facewire.waiting import growing_pauses, happens_within, uninterrupted
 
 STAGE = "forward"
@@ -28,7 +28,7 @@ async def forward_answers(answers: Queue, responses: Sender, stop: asyncio.Event
     """Send what comes over `answers` to `responses`, and only then delete it, until `stop` is set and it is empty.
 
     While `responses` is out of reach it is tried again until the stop; what is left stays in `answers`, and an outage
-    does not count as a receive.
+    does not count as a receive. An answer that `responses` refuses for good is deleted and logged.
     """
     await _forward(answers, responses, stop, lambda body: body)
 
@@ -56,8 +56,7 @@ async def _forward(
         try:
             if leases := await queue.receive(_BATCH, wait=0 if last else _WAIT_SECONDS):
                 found = await asyncio.to_thread(lambda leases: [answer_in(lease.body) for lease in leases], leases)
-                bodies = [body for body in found if body is not None]
-                moving = _move(queue, leases, responses, bodies)
+                moving = _move(queue, leases, responses, found)
                 await uninterrupted(moving, cancelled=asyncio.Event(), grace=_GRACE_SECONDS)
             elif last:
                 return
@@ -68,9 +67,20 @@ async def _forward(
                 return
 
 
-async def _move(queue: Queue, leases: Sequence[Lease], responses: Sender, bodies: Sequence[bytes]) -> None:
+async def _move(queue: Queue, leases: Sequence[Lease], responses: Sender, bodies: Sequence[bytes | None]) -> None:
+    """Send the bodies and delete their messages; give back those of which `responses` takes the body later only."""
+    sends = [(lease, body) for lease, body in zip(leases, bodies, strict=True) if body is not None]
     try:
-        await responses.send(bodies)
+        await responses.send([body for _, body in sends])
+    except PartialError as error:
+        if error.refused:
+            _log.error("answers were refused, and are lost", answers=len(error.refused), detail=error.detail)
+        left = [sends[position][0] for position in error.left]
+        await queue.acknowledge([lease for lease in leases if lease not in left])
+        if not left:
+            return
+        await queue.give_back(left, unused=True)
+        raise
     except QueueError:
         await queue.give_back(leases, unused=True)
         raise

@@ -107,7 +107,9 @@ class Worker:
         self._limits = limits
         capacity = limits.concurrency * limits.batch_size + limits.prefetch
         self._in_hand = InHand(capacity, metrics.IN_HAND.labels(self._name))
-        self._delivery = Delivery(queue, self._in_hand, stage=self._name, capacity=capacity)
+        self._delivery = Delivery(
+            queue, self._in_hand, stage=self._name, capacity=capacity, refuse=self._answer_refused
+        )
         self._log = _log.bind(stage=self._name)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -210,6 +212,11 @@ class Worker:
         facts = {"request_id": answer.request_id if answer else None, "error": error.code, "detail": error.detail}
         self._log.warning("a message failed", buried=burial, **facts)
         await self._delivery.put(Settled(lease, outgoing, burial))
+
+    async def _answer_refused(self, lease: Lease, refusal: QueueError) -> None:
+        """Answer a message whose successor a queue will never take."""
+        error = self._stage.error("message_refused", f"a queue does not take the next message: {refusal.detail}")
+        await self._fail(lease, error, burial=f"what follows from it was refused: {refusal.detail}")
 
     async def _try_again(self, lease: Lease, error: Exception, *, unused: bool = False) -> None:
         delay = jittered(RETRY_SECONDS[min(lease.receives, len(RETRY_SECONDS)) - 1])

@@ -8,6 +8,7 @@ import sys
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from aws_emulator import free_port
 from facewire.aws.clients import s3_client, sqs_client
@@ -76,6 +77,19 @@ async def test_a_queue_without_a_redrive_policy_gets_one_and_keeps_the_rest(sett
     assert "RedrivePolicy" in answer["Attributes"]
     assert answer["Attributes"]["VisibilityTimeout"] == "77"
     assert answer["Attributes"]["MessageRetentionPeriod"] == "3600"
+
+
+async def test_queues_take_the_largest_messages_and_one_that_does_not_is_named(settings: StoreSettings) -> None:
+    async with sqs_client(settings) as client:
+        old = {"MaximumMessageSize": "262144"}
+        await client.create_queue(QueueName=settings.request_queue, Attributes=old)  # type: ignore[arg-type]
+        with capture_logs() as logs:
+            for name in (settings.request_queue, settings.response_queue, settings.response_queue):
+                await ensure_queue(client, name)
+        url = (await client.get_queue_url(QueueName=f"{settings.response_queue}-dead"))["QueueUrl"]
+        answer = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["MaximumMessageSize"])
+    assert answer["Attributes"]["MaximumMessageSize"] == "1048576"
+    assert [(log["queue"], log["limit"]) for log in logs] == [(settings.request_queue, 262144)]
 
 
 async def test_the_bucket_is_closed_to_the_public(settings: StoreSettings) -> None:

@@ -10,10 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from aws_emulator import PROGRAM, free_port, ministack
+from facewire.aws.clients import sqs_client
 from facewire.delivery import Outgoing
 from facewire.errors import DetectError, FacewireError, QueueError
 from facewire.messages import Frame, Source
-from facewire.queues import MAX_RECEIVES, Lease
+from facewire.queues import MAX_RECEIVES, Lease, PartialError
 from facewire.queues.sqs import SqsDepth, SqsQueue, SqsQueues
 from facewire.settings import AwsSettings
 from facewire.worker import Limits, Outcome, Worker
@@ -125,6 +126,19 @@ async def test_the_end_leaves_nothing_lent_to_a_poll_that_was_given_up(aws_envir
             await asyncio.wait({receive})
             await other.queue(name).send([b"1"])
         assert await other.queue(name).depth() == SqsDepth(1, 0, 0, 0)
+
+
+async def test_of_a_batch_with_a_message_that_is_too_large_for_the_queue_the_rest_is_sent(
+    queue: SqsQueue, aws_environment: str
+) -> None:
+    await queue.depth()
+    async with sqs_client(AwsSettings(aws_endpoint_url=aws_environment)) as client:
+        url = (await client.get_queue_url(QueueName=queue.name))["QueueUrl"]
+        await client.set_queue_attributes(QueueUrl=url, Attributes={"MaximumMessageSize": "262144"})
+    with pytest.raises(PartialError) as caught:
+        await queue.send([b"1", b"x" * 600_000, b"2"])
+    assert (caught.value.left, caught.value.refused) == ([], [1])
+    assert (await queue.depth()).waiting == 2
 
 
 async def test_a_missing_queue_is_named_with_what_makes_it(aws_environment: str) -> None:

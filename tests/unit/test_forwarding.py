@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from facewire import forwarding
 from facewire.errors import IntakeError
 from facewire.forwarding import forward_answers, forward_dead_letters
 from facewire.messages import DetectedFaces, Frame, RecognizedFaces, failed
 from facewire.queues import Lease
-from pipeline_fakes import MemoryQueue
+from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
 
 FRAME = Frame.of(b"\xff\xd8\xff picture", request_id="r1", camera="door")
 
@@ -73,6 +74,19 @@ async def test_an_outage_costs_no_receive() -> None:
     assert answers.most == 1
     assert answers.count("give_back") == 20
     assert answers.bodies == []
+
+
+async def test_an_answer_that_is_refused_holds_up_no_other_and_none_is_sent_twice() -> None:
+    bodies = [answer(f"r{number}") for number in range(5)]
+    answers, responses = MemoryQueue(*bodies), ChoosyQueue(never=b'"r1"', later=b'"r3"')
+    stop = asyncio.Event()
+    with capture_logs() as logs:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            tasks.create_task(forward_answers(answers, responses, stop))
+            await eventually(lambda: not answers.bodies)
+            stop.set()
+    assert sorted(responses.bodies) == sorted(body for body in bodies if b'"r1"' not in body)
+    assert [log["answers"] for log in logs if log["log_level"] == "error"] == [1]
 
 
 async def test_what_cannot_be_sent_at_the_stop_stays_and_is_lent_to_nobody() -> None:

@@ -6,8 +6,16 @@ import pytest
 
 from facewire.errors import QueueError
 from facewire.messages import MAX_MESSAGE_BYTES
-from facewire.queues import sqs_batches
-from facewire.queues.sqs_batches import MAX_BATCH_BYTES, complete, in_tens, message_text, packed, reason_text
+from facewire.queues import PartialError, sqs_batches
+from facewire.queues.sqs_batches import (
+    MAX_BATCH_BYTES,
+    complete,
+    in_tens,
+    message_text,
+    packed,
+    raise_joined,
+    reason_text,
+)
 
 
 class FakeBatch:
@@ -91,9 +99,9 @@ async def test_what_fails_for_a_passing_reason_is_tried_again_alone() -> None:
 
 async def test_what_goes_on_failing_is_named_in_the_end() -> None:
     batch = FakeBatch(*[[failure("1", "InternalError", sender=False)]] * 5)
-    with pytest.raises(QueueError, match="1 of 3 entries: InternalError") as caught:
+    with pytest.raises(PartialError, match="1 of 3 entries: InternalError") as caught:
         await complete(ENTRIES, batch)
-    assert caught.value.code == "unavailable"
+    assert (caught.value.code, caught.value.left, caught.value.refused) == ("unavailable", [1], [])
     assert len(batch.requests) == 5
 
 
@@ -101,10 +109,32 @@ async def test_what_is_refused_is_named_after_the_rest_is_done() -> None:
     batch = FakeBatch(
         [failure("0", "InvalidMessageContents", sender=True), failure("1", "InternalError", sender=False)]
     )
-    with pytest.raises(QueueError, match="1 of 3 entries: InvalidMessageContents") as caught:
+    with pytest.raises(PartialError, match="1 of 3 entries: InvalidMessageContents") as caught:
         await complete(ENTRIES, batch)
-    assert caught.value.code == "refused"
+    assert (caught.value.code, caught.value.left, caught.value.refused) == ("refused", [], [0])
     assert batch.requests == [["0", "1", "2"], ["1"]]
+
+
+async def test_what_was_done_before_sqs_went_away_is_not_named() -> None:
+    class GoingAway(FakeBatch):
+        async def __call__(self, entries: list[Any]) -> Mapping[str, Any]:
+            if self.requests:
+                raise QueueError("unreachable", "it went away")
+            return await super().__call__(entries)
+
+    batch = GoingAway([failure("0", "TooLong", sender=True), failure("2", "InternalError", sender=False)])
+    with pytest.raises(PartialError) as caught:
+        await complete(ENTRIES, batch)
+    assert (caught.value.code, caught.value.left, caught.value.refused) == ("unreachable", [2], [0])
+
+
+def test_positions_count_through_all_batches() -> None:
+    first = PartialError("refused", "TooLong", left=[], refused=[1])
+    third = PartialError("unavailable", "InternalError", left=[0, 2], refused=[1])
+    with pytest.raises(PartialError, match="TooLong") as caught:
+        raise_joined([range(3), range(2), range(3)], [first, None, third])
+    assert (list(caught.value.left), list(caught.value.refused)) == ([5, 7], [1, 6])
+    raise_joined([range(3)], [None])
 
 
 @pytest.mark.parametrize(

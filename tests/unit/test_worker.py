@@ -9,7 +9,7 @@ from facewire.delivery import Outgoing
 from facewire.errors import DetectError, FacewireError, QueueError, StoreError
 from facewire.messages import MAX_MESSAGE_BYTES, Frame, RecognizedFaces, Source
 from facewire.worker import RETRY_SECONDS, Limits, Outcome, Worker, worker_threads
-from pipeline_fakes import MemoryQueue, eventually
+from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
 
 
 def frame(request_id: str) -> bytes:
@@ -317,6 +317,29 @@ async def test_while_a_send_fails_nothing_is_acknowledged_nor_worked_on_twice() 
         await eventually(lambda: not setting.queue.bodies)
     assert setting.stage.batches == [[name] for name in ids(10)]
     assert setting.successors.bodies == [name.encode() for name in ids(10)]
+
+
+async def test_what_a_queue_refuses_is_answered_failed_and_its_neighbours_are_sent_once() -> None:
+    setting = Setting(*(frame(name) for name in ids(10)), limits=Limits(batch_size=10, prefetch=10))
+    setting.stage.successors = setting.successors = ChoosyQueue(never=b"r3", later=b"r5")
+    await setting.run_until_empty()
+    assert sorted(setting.successors.bodies) == [name.encode() for name in ids(10) if name != "r3"]
+    (answer,) = setting.answers
+    assert answer.error is not None
+    assert (answer.request_id, answer.error.stage, answer.error.code) == ("r3", "detect", "message_refused")
+    assert "InvalidThing" in answer.error.detail
+    ((_, reason),) = setting.queue.buried
+    assert reason == "what follows from it was refused: InvalidThing"
+    assert setting.stage.batches == [ids(10)]
+
+
+async def test_a_message_whose_answer_is_refused_as_well_is_buried() -> None:
+    setting = Setting(frame("a"), frame("b"))
+    setting.stage.successors = setting.successors = ChoosyQueue(never=b"a")
+    setting.responses.send = ChoosyQueue(never=b"").send  # type: ignore[method-assign]
+    await setting.run_until_empty()
+    assert setting.successors.bodies == [b"b"]
+    assert [Frame.from_bytes(body).request_id for body, _ in setting.queue.buried] == ["a"]
 
 
 async def test_leases_are_extended_while_in_hand() -> None:

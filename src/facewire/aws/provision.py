@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from facewire.aws.clients import dynamodb_client, s3_client, sqs_client
 from facewire.aws.errors import AWS_ERRORS, aws_errors_as, error_code
 from facewire.errors import QueueError, StoreError
+from facewire.messages import MAX_MESSAGE_BYTES
 from facewire.settings import AwsSettings, StoreSettings
 from facewire.stores.dynamodb_schema import ensure_table
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.literals import BucketLocationConstraintType
     from types_aiobotocore_sqs import SQSClient
     from types_aiobotocore_sqs.literals import QueueAttributeNameType
+
+_log = structlog.get_logger()
 
 #: The dead letters of a queue are a queue of this name behind its own.
 DEAD_SUFFIX = "-dead"
@@ -29,6 +34,8 @@ LEASE_SECONDS = 30
 #: A message waits four days, SQS's default. Its age goes on counting among the dead letters: 14 days, SQS's longest.
 RETENTION_SECONDS = 4 * 86_400
 DEAD_RETENTION_SECONDS = 14 * 86_400
+#: SQS's largest (1 MiB). It was 256 KiB until August 2025: queues made before, or so by hand, refuse larger messages.
+LARGEST_MESSAGE_BYTES = 1_048_576
 #: The region whose name S3 does not take as a bucket's location.
 _FIRST_REGION = "us-east-1"
 
@@ -68,7 +75,7 @@ async def ensure_queues(client: "SQSClient", settings: AwsSettings) -> list[Ensu
 async def ensure_queue(client: "SQSClient", name: str) -> Sequence[Ensured]:
     """Make the queue and its dead letters, each unless it is there; QueueError where that fails.
 
-    A queue that is there without a redrive policy gets one.
+    A queue that is there without a redrive policy gets one; one that takes only smaller messages than ours is logged.
     """
     dead = name + DEAD_SUFFIX
     with aws_errors_as(QueueError):
@@ -77,11 +84,14 @@ async def ensure_queue(client: "SQSClient", name: str) -> Sequence[Ensured]:
         dead_made = dead_url is None
         if dead_url is None:
             dead_url = await _create(client, dead, {"MessageRetentionPeriod": str(DEAD_RETENTION_SECONDS)})
+        else:
+            await _check_size(client, dead, dead_url)
         policy = await _redrive_policy(client, dead_url)
         if url is None:
             await _create(client, name, {"MessageRetentionPeriod": str(RETENTION_SECONDS), "RedrivePolicy": policy})
         else:
             await _add_policy(client, url, policy)
+            await _check_size(client, name, url)
     return [Ensured("queue", name, url is None), Ensured("queue", dead, dead_made)]
 
 
@@ -119,6 +129,7 @@ async def _queue_url(client: "SQSClient", name: str) -> str | None:
 async def _create(client: "SQSClient", name: str, attributes: "dict[QueueAttributeNameType, str]") -> str:
     every: dict[QueueAttributeNameType, str] = {
         "VisibilityTimeout": str(LEASE_SECONDS),
+        "MaximumMessageSize": str(LARGEST_MESSAGE_BYTES),
         "SqsManagedSseEnabled": "true",
     }
     return (await client.create_queue(QueueName=name, Attributes={**every, **attributes}))["QueueUrl"]
@@ -134,6 +145,15 @@ async def _add_policy(client: "SQSClient", url: str, policy: str) -> None:
     present = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
     if "RedrivePolicy" not in present.get("Attributes", {}):
         await client.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": policy})
+
+
+async def _check_size(client: "SQSClient", name: str, url: str) -> None:
+    """Log a queue that refuses messages as large as ours."""
+    found = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["MaximumMessageSize"])
+    limit = int(found.get("Attributes", {}).get("MaximumMessageSize", LARGEST_MESSAGE_BYTES))
+    if limit < MAX_MESSAGE_BYTES:
+        advice = f"set its MaximumMessageSize to {LARGEST_MESSAGE_BYTES}, or frames with many faces fail"
+        _log.warning("a queue takes small messages only", queue=name, limit=limit, advice=advice)
 
 
 async def _has_bucket(client: "S3Client", name: str) -> bool:

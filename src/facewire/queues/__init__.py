@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from facewire.errors import QueueError
+
 #: A message is received this often before it counts as poison.
 MAX_RECEIVES = 5
 
@@ -20,8 +22,20 @@ class Lease:
     receives: int
 
 
+class PartialError(QueueError):
+    """A call was done for part of what it was given: `left` may be tried again, `refused` would be refused again.
+
+    Both are positions in the sequence that was given; everything else is done.
+    """
+
+    def __init__(self, code: str, detail: str, *, left: Sequence[int], refused: Sequence[int]) -> None:
+        super().__init__(code, detail)
+        self.left = left
+        self.refused = refused
+
+
 class Sender(Protocol):
-    """What takes messages; QueueError where it cannot take them now."""
+    """What takes messages; QueueError where it cannot take them now, PartialError where it took some."""
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Keep each of `bodies` (at most 1,000,000 bytes each) durably before returning."""

@@ -19,6 +19,7 @@ from facewire.queues.sqs_batches import (
     in_tens,
     message_text,
     packed,
+    raise_joined,
     reason_text,
 )
 from facewire.queues.sqs_connection import SqsConnection
@@ -80,7 +81,7 @@ class SqsQueue(Queue):
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Send `bodies` in batches; QueueError `too_large` or `not_text` before any of them leaves.
 
-        Where a batch fails others may have been sent: send all again.
+        PartialError where SQS did not take them all.
         """
         texts = [message_text(body) for body in bodies]
         await self._each(packed(texts), self._send)
@@ -197,7 +198,7 @@ class SqsQueue(Queue):
         return ended
 
     async def _each(self, batches: Sequence[Sequence[T]], run: Callable[[Sequence[T]], Awaitable[None]]) -> None:
-        """Run all batches, a few at a time; then raise the first error, if any."""
+        """Run all batches, a few at a time; then raise what went wrong, if anything."""
         if len(batches) == 1:
             await run(batches[0])
             return
@@ -206,9 +207,7 @@ class SqsQueue(Queue):
             async with self._slots:
                 await run(batch)
 
-        for outcome in await asyncio.gather(*(bounded(batch) for batch in batches), return_exceptions=True):
-            if outcome is not None:
-                raise outcome
+        raise_joined(batches, await asyncio.gather(*(bounded(batch) for batch in batches), return_exceptions=True))
 
     async def _poll(self, limit: int, wait: float, given_up: asyncio.Event) -> list[Lease]:
         loop = asyncio.get_running_loop()

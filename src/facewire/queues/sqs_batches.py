@@ -5,13 +5,14 @@ Limits: Amazon SQS Developer Guide, "Amazon SQS message quotas".
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, TypeVar
 
 from facewire.aws.errors import is_throttling, plain_code
 from facewire.errors import QueueError
 from facewire.messages import MAX_MESSAGE_BYTES
+from facewire.queues import PartialError
 from facewire.waiting import growing_pauses
 
 T = TypeVar("T")
@@ -82,40 +83,69 @@ async def complete(
 ) -> int:
     """Request a batch of up to ten entries until nothing is left to try; return how many leases had ended.
 
-    What fails for a passing reason is tried again. QueueError `unavailable` or `refused`, naming SQS's codes, where
-    something stays; the rest of the batch has been done then. `leases` says that entries name leases, and that one
-    which has ended needs nothing more.
+    What fails for a passing reason is tried again. PartialError, naming SQS's codes, where something stays: `refused`
+    where SQS puts it down to the entry alone. `leases` says that entries name leases, and that one which has ended
+    needs nothing more.
     """
     left: list[dict[str, Any]] = [{**entry, "Id": str(number)} for number, entry in enumerate(entries)]
     ended = 0
-    refused: list[str] = []
-    passing: dict[str, str] = {}
+    passing: dict[int, str] = {}
+    refused: dict[int, str] = {}
     for pause in _pauses():
         if pause:
             await asyncio.sleep(pause)
-        passing = {}
-        for failure in (await request(left)).get("Failed", []):
-            code = plain_code(failure["Code"])
-            if leases and code in _ENDED:
-                ended += 1
-            elif is_throttling(code) or not failure.get("SenderFault", False):
-                passing[failure["Id"]] = code
-            else:
-                refused.append(code)
-        left = [entry for entry in left if entry["Id"] in passing]
+        try:
+            answer = await request(left)
+        except QueueError as error:
+            positions = [int(entry["Id"]) for entry in left]
+            raise PartialError(error.code, error.detail, left=positions, refused=list(refused)) from error
+        ended_now, passing, refused_now = _sorted(answer.get("Failed", []), leases=leases)
+        ended += ended_now
+        refused |= refused_now
+        left = [entry for entry in left if int(entry["Id"]) in passing]
         if not left:
             break
-    _raise_for("unavailable", passing.values(), len(entries))
-    _raise_for("refused", refused, len(entries))
+    if passing or refused:
+        codes = ", ".join(sorted({*passing.values(), *refused.values()}))
+        detail = f"SQS did not do {len(passing) + len(refused)} of {len(entries)} entries: {codes}"
+        raise PartialError("unavailable" if passing else "refused", detail, left=list(passing), refused=list(refused))
     return ended
+
+
+def _sorted(failed: Iterable[Mapping[str, Any]], *, leases: bool) -> tuple[int, dict[int, str], dict[int, str]]:
+    """Return how many leases had ended, and by position the codes of what may pass and of what is refused."""
+    ended = 0
+    passing: dict[int, str] = {}
+    refused: dict[int, str] = {}
+    for failure in failed:
+        code = plain_code(failure["Code"])
+        if leases and code in _ENDED:
+            ended += 1
+        elif is_throttling(code) or not failure.get("SenderFault", False):
+            passing[int(failure["Id"])] = code
+        else:
+            refused[int(failure["Id"])] = code
+    return ended, passing, refused
+
+
+def raise_joined(batches: Sequence[Sequence[T]], outcomes: Sequence[BaseException | None]) -> None:
+    """Raise what went wrong with batches, if anything, as one PartialError: its positions count through all of them."""
+    left: list[int] = []
+    refused: list[int] = []
+    first: PartialError | None = None
+    start = 0
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        if isinstance(outcome, PartialError):
+            first = first or outcome
+            left += (start + position for position in outcome.left)
+            refused += (start + position for position in outcome.refused)
+        elif outcome is not None:
+            raise outcome
+        start += len(batch)
+    if first is not None:
+        raise PartialError(first.code, first.detail, left=left, refused=refused) from first
 
 
 def _pauses() -> Iterator[float]:
     """Yield seconds to wait before each attempt."""
     return chain([0.0], islice(growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), _ATTEMPTS - 1))
-
-
-def _raise_for(code: str, failures: Collection[str], entries: int) -> None:
-    if failures:
-        codes = ", ".join(sorted(set(failures)))
-        raise QueueError(code, f"SQS did not do {len(failures)} of {entries} entries: {codes}")
