@@ -21,7 +21,7 @@ from facewire_lambda.responses import Responses
 from facewire_lambda.retries import Retries
 from facewire_lambda.settings import LambdaSettings
 from lambda_events import COLOURS, enrolment, single_face, sqs
-from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, MemoryQueue
+from pipeline_fakes import ChoosyQueue, ColourEmbedder, MemoryGalleryStore, MemoryQueue
 
 POISON = "{not JSON"
 NOBODY: dict[str, Any] = {"batchItemFailures": []}
@@ -51,7 +51,8 @@ class NotingQueue(MemoryQueue):
 
 class Setting:
     def __init__(self, embedder: ColourEmbedder | None = None, store: MemoryGalleryStore | None = None) -> None:
-        self.requests, self.dead, self.responses = NotingQueue(), MemoryQueue(), MemoryQueue()
+        self.requests, self.dead = NotingQueue(), MemoryQueue()
+        self.responses = MemoryQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("recognize", write=self.lines.append)
         self.embedder = embedder or ColourEmbedder()
@@ -160,6 +161,16 @@ async def test_a_response_queue_out_of_reach_fails_all_that_was_answered() -> No
     setting.responses.failures["send"] = 1
     assert failed_ids(await setting.recognize(sqs(single_face("Red", "r1"), single_face("Red", "r2")))) == ["m0", "m1"]
     assert await setting.recognize(sqs(single_face("Red", "r1"), single_face("Red", "r2"))) == NOBODY
+
+
+async def test_of_a_batch_that_a_queue_took_in_part_the_rest_comes_again() -> None:
+    setting = Setting()
+    setting.responses = ChoosyQueue(never=b'"r2"', later=b'"r0"')
+    setting.recognize = setting.with_people(People(setting.embedder, None, None, poll_seconds=60))
+    bodies = [single_face("Red", f"r{number}") for number in range(4)]
+    assert failed_ids(await setting.recognize(sqs(*bodies))) == ["m0", "m2"]
+    assert set(setting.answers) == {"r1", "r3"}
+    assert setting.counts()["Faces"] == 2
 
 
 async def test_an_answer_goes_to_every_response_queue() -> None:

@@ -54,7 +54,7 @@ class DeadLetters:
 
     async def _answer(self, answer: RecognizedFaces) -> None:
         if not await self._has_answer(answer):
-            await self._responses.send([answer.to_bytes()])
+            await self._responses.send(answer.to_bytes())
             await self._results.keep([answer])
         error = answer.error
         facts = {"stage": error.stage, "code": error.code} if error else {}

@@ -88,7 +88,7 @@ class Detect:
         if not detected.faces:
             total = {"total": milliseconds_between(detected.received_at, now())}
             answer = no_face(detected.model_copy(update={"timings_ms": detected.timings_ms | total}))
-            await self._responses.send([answer_body(answer, DetectError)])
+            await self._responses.send(answer_body(answer, DetectError))
             return
         body = await asyncio.to_thread(detected.to_bytes)
         if len(body) > MAX_MESSAGE_BYTES:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from facewire.errors import QueueError, RecognizeError
+from facewire.errors import RecognizeError
 from facewire.failures import error_name
 from facewire.gallery import Gallery
 from facewire.messages import DetectedFaces, RecognizedFaces
@@ -108,14 +108,12 @@ class Recognize:
         return Failed(record, error)
 
     async def _send(self, works: Sequence[Answered]) -> list[Failed]:
-        """Send the answers; where that fails, all of the messages have failed."""
-        try:
-            await self._responses.send([work.answer.to_bytes() for work in works])
-        except QueueError as error:
-            return [Failed(work.record, error) for work in works]
-        for work in works:
-            self._note(work.answer)
-        return []
+        """Send the answers; return the messages whose answer a queue did not take."""
+        errors = await self._responses.send_all([work.answer.to_bytes() for work in works])
+        for position, work in enumerate(works):
+            if position not in errors:
+                self._note(work.answer)
+        return [Failed(works[position].record, error) for position, error in errors.items()]
 
     def _note(self, answer: RecognizedFaces) -> None:
         known = sum(face.known for face in answer.faces)

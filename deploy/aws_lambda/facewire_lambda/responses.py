@@ -3,21 +3,38 @@
 import asyncio
 from collections.abc import Sequence
 
-from facewire.errors import FacewireError, RecognizeError
+from facewire.errors import FacewireError, QueueError, RecognizeError
 from facewire.messages import MAX_MESSAGE_BYTES, RecognizedFaces
-from facewire.queues import Queue
+from facewire.queues import PartialError, Sender
 
 
 class Responses:
     """The response queues of a function."""
 
-    def __init__(self, queues: Sequence[Queue]) -> None:
+    def __init__(self, queues: Sequence[Sender]) -> None:
         self._queues = tuple(queues)
 
-    async def send(self, bodies: Sequence[bytes]) -> None:
-        """Send the answers to each queue; QueueError where one cannot take them. Send all again then."""
-        if bodies:
-            await asyncio.gather(*(queue.send(bodies) for queue in self._queues))
+    async def send(self, body: bytes) -> None:
+        """Send an answer to each queue; QueueError where one does not take it. Send it again then."""
+        for error in (await self.send_all([body])).values():
+            raise error
+
+    async def send_all(self, bodies: Sequence[bytes]) -> dict[int, QueueError]:
+        """Send the answers to each queue; return, by position, why a queue did not take some of them."""
+        if not bodies:
+            return {}
+        errors = await asyncio.gather(*(_send(queue, bodies) for queue in self._queues))
+        return {position: error for found in errors for position, error in found.items()}
+
+
+async def _send(queue: Sender, bodies: Sequence[bytes]) -> dict[int, QueueError]:
+    try:
+        await queue.send(bodies)
+    except PartialError as error:
+        return dict.fromkeys([*error.left, *error.refused], error)
+    except QueueError as error:
+        return dict.fromkeys(range(len(bodies)), error)
+    return {}
 
 
 def answer_body(answer: RecognizedFaces, error: type[FacewireError] = RecognizeError) -> bytes:
