@@ -170,3 +170,15 @@ def test_a_dead_letter_is_recorded_and_answered(stack: Stack) -> None:
     sqs.send_message(QueueUrl=stack.outputs["RequestQueueUrl"] + "-dead", MessageBody=json.dumps(letter))
     assert within(lambda: stack.answer("dead-1"), "answer")["result"] == "Failed"
     within(lambda: next((row for row in stack.rows() if row.request_id == "dead-1"), None), "row")
+
+
+def test_every_option_can_be_deployed(stack: Stack) -> None:
+    others = {"ImageUri": IMAGE, "FunctionUrlAuth": "NONE", "DetectConcurrency": "5", "AlarmEmail": "ada@example.org"}
+    names = {"ResultsTableName": "others", "AnalyticsDatabase": "others", "StateMachineType": "EXPRESS"}
+    tier = {"RecognizerImageUri": IMAGE, "ServiceVpc": "vpc-1", "ServiceSubnets": "subnet-1,subnet-2"}
+    deploy(stack.cloud, "core", {**others, **names, "CoreResults": "yes"})
+    names = {"ResultsTableName": "more", "AnalyticsDatabase": "more"}
+    deploy(stack.cloud, "tier", {"ImageUri": IMAGE, **names, **tier, "Recognizer": "both"})
+    ecs = stack.cloud.client("ecs")
+    (service,) = ecs.list_services(cluster="tier")["serviceArns"]
+    assert service.endswith("tier-recognizer")

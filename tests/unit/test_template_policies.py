@@ -1,5 +1,6 @@
 """deploy/aws: who may do what. Each function has a role of its own that names its actions and resources."""
 
+import json
 import re
 from typing import Any
 
@@ -127,7 +128,8 @@ def _closed_to_plain_http(resources: dict[str, Any]) -> set[str]:
                 entry for entry in properties["PolicyDocument"]["Statement"] if entry.get("Condition") == TLS_ONLY
             ]
             assert [entry["Effect"] for entry in denied] == ["Deny"]
-            closed |= {target["Ref"] for target in properties.get("Queues", [properties.get("Bucket")])}
+            targets = json.dumps(properties.get("Queues", [properties.get("Bucket")]))
+            closed |= set(re.findall(r'"Ref": "(\w+)"', targets))
     return closed
 
 
