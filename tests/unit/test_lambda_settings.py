@@ -87,3 +87,8 @@ def test_an_onnx_file_of_any_other_name_is_taken_for_facenet(tmp_path: Path) -> 
     path.write_bytes(find("dlib-resnet29").read_bytes())
     with pytest.raises(ModelError, match="facenet-vggface2 takes and gives"):
         load_face_recognizer(LambdaSettings(model_file=path))
+
+
+def test_attributes_are_guessed_where_the_settings_ask_for_them(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"face-api-attributes\.onnx is not in"):
+        load_face_recognizer(LambdaSettings(attributes=True, models_dir=tmp_path))

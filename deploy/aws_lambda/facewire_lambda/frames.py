@@ -23,6 +23,7 @@ _STEPS = {
     "align": "AlignMs",
     "embed": "EmbedMs",
     "match": "MatchMs",
+    "attributes": "AttributesMs",
     "total": "TotalMs",
 }
 

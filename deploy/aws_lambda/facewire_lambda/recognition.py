@@ -1,11 +1,11 @@
-"""The recognizer with its model loaded, as the settings of the functions say."""
+"""The recognizer with its models loaded, as the settings of the functions say."""
 
 from pathlib import Path
 
 from facewire.errors import ModelError
 from facewire.recognize import FaceRecognizer
 from facewire.vision.embedder import Embedder, OnnxEmbedder
-from facewire.vision.models import find_spec, load_embedder, specs
+from facewire.vision.models import find_spec, load_attributes, load_embedder, specs
 from facewire.vision.onnx_session import open_session
 from facewire_lambda.settings import LambdaSettings
 
@@ -14,9 +14,10 @@ _FACENET = "facenet-vggface2"
 
 
 def load_face_recognizer(settings: LambdaSettings) -> FaceRecognizer:
-    """Load the model; ModelError where it is missing, broken, or one that is not known."""
+    """Load the models; ModelError where one is missing, broken, or not known."""
     embedder = _load_embedder(settings)
-    return FaceRecognizer(embedder, threshold=settings.threshold, margin=settings.margin)
+    attributes = load_attributes(settings.models_dir) if settings.attributes else None
+    return FaceRecognizer(embedder, threshold=settings.threshold, margin=settings.margin, attributes=attributes)
 
 
 def _load_embedder(settings: LambdaSettings) -> Embedder:

@@ -30,7 +30,14 @@ from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
 from facewire_lambda.stores import open_stores_if_any
 
-_STEPS = {"queue": "QueueMs", "align": "AlignMs", "embed": "EmbedMs", "match": "MatchMs", "total": "TotalMs"}
+_STEPS = {
+    "queue": "QueueMs",
+    "align": "AlignMs",
+    "embed": "EmbedMs",
+    "match": "MatchMs",
+    "attributes": "AttributesMs",
+    "total": "TotalMs",
+}
 
 _log = structlog.get_logger(__name__)
 
