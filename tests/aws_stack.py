@@ -138,7 +138,7 @@ def _packaged(cloud: Cloud, s3: Any) -> dict[str, Any]:
     for resource in template["Resources"].values():
         properties = resource["Properties"]
         if resource["Type"] == "AWS::CloudFormation::Stack":
-            child = json.dumps(_known(read_template(properties["TemplateURL"])))
+            child = json.dumps(_with_batches(_known(read_template(properties["TemplateURL"]))))
             s3.put_object(Bucket=_PACKAGES, Key=properties["TemplateURL"], Body=child.encode())
             properties["TemplateURL"] = f"{cloud.endpoint}/{_PACKAGES}/{properties['TemplateURL']}"
         elif resource["Type"] == "AWS::Serverless::StateMachine":

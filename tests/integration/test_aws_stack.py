@@ -2,8 +2,12 @@
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +21,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from aws_emulator import PROGRAM as MINISTACK
 from aws_emulator import REGION
-from aws_stack import IMAGE, Cloud, deploy, guarded_cloud
+from aws_stack import ACCOUNT, IMAGE, Cloud, deploy, guarded_cloud
 from facewire.stores.dynamodb_faces import FACES
 from facewire.stores.dynamodb_items import Item, item_of
 from facewire.stores.dynamodb_rows import Row
@@ -81,6 +85,30 @@ class Stack:
                 sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
                 return body
         return None
+
+    @contextmanager
+    def container(self, log: Path) -> Iterator[None]:
+        """Run the recognizer as the throughput tier does: with the settings of its task and the rights of its role."""
+        ecs, iam = self.cloud.client("ecs"), self.cloud.client("iam")
+        (task,) = ecs.list_task_definitions(familyPrefix="tier-recognizer")["taskDefinitionArns"]
+        definition = ecs.describe_task_definition(taskDefinition=task)["taskDefinition"]
+        settings = {found["name"]: found["value"] for found in definition["containerDefinitions"][0]["environment"]}
+        role = definition["taskRoleArn"].rpartition("/")[2]
+        policy = iam.get_role_policy(RoleName=role, PolicyName="recognize")["PolicyDocument"]
+        iam.create_user(UserName="task")
+        iam.put_user_policy(UserName="task", PolicyName="recognize", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName="task")["AccessKey"]
+        rights = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        emulator = {"FACEWIRE_AWS_ENDPOINT_URL": self.cloud.endpoint, "AWS_CA_BUNDLE": str(self.cloud.ca_file)}
+        environment = {**os.environ, **settings, **rights, **emulator, "FACEWIRE_PROBE_PORT": "0"}
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "facewire_recognizer"]
+            child = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            try:
+                yield
+            finally:
+                child.terminate()
+                child.wait(timeout=20)
 
     def post(self, frame: dict[str, str], credentials: Credentials | None) -> httpx.Response:
         """POST a frame to the Function URL, signed where there are credentials."""
@@ -172,13 +200,19 @@ def test_a_dead_letter_is_recorded_and_answered(stack: Stack) -> None:
     within(lambda: next((row for row in stack.rows() if row.request_id == "dead-1"), None), "row")
 
 
-def test_every_option_can_be_deployed(stack: Stack) -> None:
+def test_the_other_options_can_be_deployed(stack: Stack) -> None:
     others = {"ImageUri": IMAGE, "FunctionUrlAuth": "NONE", "DetectConcurrency": "5", "AlarmEmail": "ada@example.org"}
     names = {"ResultsTableName": "others", "AnalyticsDatabase": "others", "StateMachineType": "EXPRESS"}
-    tier = {"RecognizerImageUri": IMAGE, "ServiceVpc": "vpc-1", "ServiceSubnets": "subnet-1,subnet-2"}
     deploy(stack.cloud, "core", {**others, **names, "CoreResults": "yes"})
-    names = {"ResultsTableName": "more", "AnalyticsDatabase": "more"}
-    deploy(stack.cloud, "tier", {"ImageUri": IMAGE, **names, **tier, "Recognizer": "both"})
-    ecs = stack.cloud.client("ecs")
-    (service,) = ecs.list_services(cluster="tier")["serviceArns"]
-    assert service.endswith("tier-recognizer")
+
+
+def test_a_container_of_the_throughput_tier_may_do_its_work(stack: Stack, tmp_path: Path) -> None:
+    names = {"ImageUri": IMAGE, "ResultsTableName": "tier", "AnalyticsDatabase": "tier", "Recognizer": "service"}
+    places = {"RecognizerImageUri": IMAGE, "ServiceVpc": "vpc-1", "ServiceSubnets": "subnet-1,subnet-2"}
+    tier = Stack(stack.cloud, deploy(stack.cloud, "tier", {**names, **places}), stack.samples)
+    content = base64.b64encode(tier.sample("grace_hopper.jpg")).decode()
+    sender = Credentials(ACCOUNT, "test")
+    assert tier.post({"request_id": "tier-1", "filename": "frame.jpg", "content": content}, sender).status_code == 200
+    with tier.container(tmp_path / "recognizer.log"):
+        answer = within(lambda: tier.answer("tier-1"), "answer")
+    assert (answer["result"], answer["faces"][0]["reason"]) == ("Unknown", "empty_gallery")
