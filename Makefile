@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REFERENCE := .venv-reference
 MINISTACK := .venv-ministack
 
-.PHONY: demo test e2e greengrass check format bench up setup reference models clean
+.PHONY: demo test e2e greengrass rie check format bench up setup reference models clean
 
 demo: $(VENV)/.ready  ## start everything in a temporary folder, recognise two people, print the table
 	$(BIN)/facewire demo
@@ -43,6 +43,12 @@ reference: $(REFERENCE)/.ready  ## torch and facenet-pytorch (5.5 GB), and what 
 
 greengrass: $(VENV)/.ready  ## the Greengrass component's recipe and archives; BUCKET names where they will be
 	$(BIN)/python scripts/greengrass.py --bucket $(BUCKET)
+
+rie: build/aws-lambda-rie  ## Lambda's runtime interface emulator, which some tests run if it is there
+
+build/aws-lambda-rie: $(VENV)/.ready
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest build aws-sam-cli==1.170.0
+	$(BIN)/python scripts/lambda_emulator.py build
 
 models: $(VENV)/.ready  ## build the three MTCNN files from facenet-pytorch's weights
 	$(BIN)/pip download --quiet --no-deps --dest build facenet-pytorch==2.6.0
