@@ -1,6 +1,6 @@
 """Prints how often the model of attributes errs, on public figures in Labeled Faces in the Wild, and what it costs.
 
-Usage: python benchmarks/attributes.py [--data FOLDER]; needs: facewire models pull face-api-attributes
+Usage: python benchmarks/attributes.py [--data FOLDER]; needs the model: docs/attributes.md
 
 attributes.csv holds people whose year of birth is public knowledge. The pictures were taken from 2002 to 2004, some
 earlier: the age is reckoned for 2003 and may be wrong by a year or more. Each person counts once, whatever the number

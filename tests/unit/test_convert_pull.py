@@ -151,6 +151,14 @@ def test_a_missing_page_and_a_refused_connection_say_what_to_do(spec: EmbedderSp
     assert names(tmp_path) == []
 
 
+def test_a_model_made_of_a_package_says_of_which(spec: EmbedderSpec, tmp_path: Path) -> None:
+    with pytest.raises(PullError, match="facewire models pull sface --from FILE") as caught:
+        pull_spec(replace(spec, source="the package faces 1.0"), tmp_path)
+    assert caught.value.code == "not_fetched"
+    assert "the package faces 1.0" in caught.value.detail
+    assert names(tmp_path) == []
+
+
 def test_what_is_here_is_not_fetched_again_unless_it_is_damaged(
     spec: EmbedderSpec, server: Server, model: bytes, tmp_path: Path
 ) -> None:

@@ -75,6 +75,8 @@ def _is_here(spec: ModelSpec, path: Path) -> bool:
 
 def _download(spec: ModelSpec, partial: Path, progress: Progress | None) -> Path:
     """Return `partial` when it is complete and checked; what it holds already is not fetched again."""
+    if not spec.source.startswith(("http://", "https://")):
+        raise PullError("not_fetched", f"{spec.id} is made of {spec.source}; {_by_hand(spec)}")
     here = partial.stat().st_size if partial.is_file() else 0
     try:
         if here < spec.source_bytes:
