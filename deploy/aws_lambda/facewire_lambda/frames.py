@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import structlog
 
 from facewire.detect import FaceDetector
+from facewire.detector_loading import load_face_detector
 from facewire.gallery import Gallery
 from facewire.messages import Frame
 from facewire.recognize import FaceRecognizer, Recognition
-from facewire_lambda.detection import load_face_detector
 from facewire_lambda.emf import Metrics
 from facewire_lambda.people import People, open_people
 from facewire_lambda.recognition import load_face_recognizer
@@ -61,7 +61,7 @@ class FrameRecognizer:
 @asynccontextmanager
 async def open_frame_recognizer(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[FrameRecognizer]:
     """Load both models and open the gallery."""
-    detector, recognizer = load_face_detector(settings), load_face_recognizer(settings)
+    detector, recognizer = load_face_detector(settings, threads=settings.threads), load_face_recognizer(settings)
     async with open_stores_if_any(settings) as (_, gallery):
         people = open_people(settings, recognizer.embedder, gallery)
         yield FrameRecognizer(detector, recognizer, people, metrics)

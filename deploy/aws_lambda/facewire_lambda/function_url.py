@@ -15,6 +15,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from facewire.detect import FaceDetector
+from facewire.detector_loading import load_face_detector
 from facewire.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError
 from facewire.messages import (
     MAX_MESSAGE_BYTES,
@@ -28,7 +29,6 @@ from facewire.messages import (
 from facewire.queues import Queue
 from facewire.queues.sqs import SqsQueues
 from facewire.timing import milliseconds_between
-from facewire_lambda.detection import load_face_detector
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses, answer_body
 from facewire_lambda.runtime import Event, Function, Handler
@@ -169,7 +169,7 @@ def _response(status: HTTPStatus, said: Mapping[str, Any], headers: Mapping[str,
 @asynccontextmanager
 async def detect(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
     """Open `detect`: the detector and the queues."""
-    detector = load_face_detector(settings)
+    detector = load_face_detector(settings, threads=settings.threads)
     async with SqsQueues.open(settings) as queues:
         responses = Responses([queues.queue(name) for name in settings.response_queues])
         yield Detect(detector, requests=queues.queue(settings.request_queue), responses=responses, metrics=metrics)

@@ -17,9 +17,9 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 )
 
 from facewire.detect import FaceDetector
+from facewire.detector_loading import load_face_detector
 from facewire.errors import ModelError, SettingsError
 from facewire.waiting import growing_pauses, happens_within
-from facewire_detector.loading import load_face_detector
 from facewire_greengrass.nucleus import Nucleus, NucleusError, Subscription
 from facewire_greengrass.settings import ComponentSettings, NucleusSettings
 

@@ -10,6 +10,7 @@ import structlog
 from facewire.background import background
 from facewire.data_folder import open_database
 from facewire.detect import FaceDetector
+from facewire.detector_loading import load_face_detector
 from facewire.forwarding import forward_answers, forward_dead_letters
 from facewire.mqtt import MqttConnection
 from facewire.probes import serving_probes
@@ -18,7 +19,6 @@ from facewire.queues.sqlite import SqliteQueue
 from facewire.queues.sqs import SqsQueue, SqsQueues
 from facewire.vitals import Depth, Readiness, still_loading
 from facewire_detector.intake import Intake, take_and_leave
-from facewire_detector.loading import load_face_detector
 from facewire_detector.sessions import look_after_sessions
 from facewire_detector.settings import DetectorServiceSettings
 from facewire_detector.slots import Slot, lowest_free_slot

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from facewire.detect import FaceDetector
+from facewire.detector_loading import load_face_detector
 from facewire.recognize import FaceRecognizer
-from facewire_detector.loading import load_face_detector
 from facewire_recognizer.loading import load_face_recognizer
 from facewire_standalone.settings import StandaloneSettings
 

@@ -6,11 +6,15 @@ from facewire.settings import DetectorSettings
 from facewire.vision.models import load_detector
 
 
-def load_face_detector(settings: DetectorSettings) -> FaceDetector:
-    """Load the models; ModelError where one is missing or broken, SettingsError for an option out of its range."""
+def load_face_detector(settings: DetectorSettings, *, threads: int = 1) -> FaceDetector:
+    """Load the models, each with so many threads for one frame.
+
+    ModelError where one is missing or broken, SettingsError for an option out of its range.
+    """
     try:
         mtcnn = load_detector(
             settings.models_dir,
+            threads=threads,
             min_face_size=settings.min_face_size,
             thresholds=settings.detector_thresholds,
             factor=settings.detector_factor,
