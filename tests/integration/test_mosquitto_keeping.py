@@ -2,23 +2,33 @@
 
 import asyncio
 import ssl
+from contextlib import AbstractAsyncContextManager
 
 import aiomqtt
 import pytest
 
 from facewire.errors import QueueError
+from facewire.mqtt import MqttConnection
 from mosquitto_tls import OPEN, SHARED, Installation, connected, payloads, publish_all, received
 from mqtt_brokers import RunningMosquitto, until
 
 MIB = 1024 * 1024
 
 
+def detector_of(installation: Installation) -> AbstractAsyncContextManager[MqttConnection]:
+    """Open the session of the detector in slot 0, which stays at the broker when the connection ends."""
+    return OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED)
+
+
+async def detector_leaves(installation: Installation) -> None:
+    async with detector_of(installation) as away:
+        await connected(away)
+
+
 async def test_what_was_written_outlives_a_kill_and_connections_come_back(
     installation: Installation, mosquitto: RunningMosquitto
 ) -> None:
-    detector = installation.service("detector")
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
+    await detector_leaves(installation)
     async with OPEN(installation.device("door")) as door:
         await connected(door)
         await publish_all(door, "clients/door", (b"frame-%d" % number for number in range(30)))
@@ -29,7 +39,7 @@ async def test_what_was_written_outlives_a_kill_and_connections_come_back(
         await until(lambda: not door.connected)
         await mosquitto.bring_back()
         await connected(door)
-        async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
+        async with detector_of(installation) as back:
             assert sorted(await payloads(back, 30)) == sorted(b"frame-%d" % number for number in range(30))
             await door.publish("clients/door", b"after")
             assert await payloads(back, 1) == [b"after"]
@@ -37,13 +47,11 @@ async def test_what_was_written_outlives_a_kill_and_connections_come_back(
 
 @pytest.mark.usefixtures("mosquitto")
 async def test_more_than_the_usual_thousand_frames_wait(installation: Installation) -> None:
-    detector = installation.service("detector")
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
+    await detector_leaves(installation)
     async with OPEN(installation.device("door")) as door:
         await connected(door)
         await publish_all(door, "clients/door", (b"%d" % number for number in range(1100)))
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
+    async with detector_of(installation) as back:
         assert sorted(map(int, await payloads(back, 1100))) == list(range(1100))
 
 
@@ -51,22 +59,19 @@ async def test_more_than_the_usual_thousand_frames_wait(installation: Installati
 async def test_what_a_stopped_broker_holds_is_there_when_it_comes_back(
     installation: Installation, mosquitto: RunningMosquitto
 ) -> None:
-    detector = installation.service("detector")
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
+    await detector_leaves(installation)
     async with OPEN(installation.device("door")) as door:
         await connected(door)
         await publish_all(door, "clients/door", (b"frame-%d" % number for number in range(30)))
     await mosquitto.stop()
     await mosquitto.bring_back()
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
+    async with detector_of(installation) as back:
         assert sorted(await payloads(back, 30)) == sorted(b"frame-%d" % number for number in range(30))
 
 
 @pytest.mark.usefixtures("mosquitto")
 async def test_frames_that_wait_for_an_absent_detector_do_not_hold_up_answers(installation: Installation) -> None:
-    async with OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
+    await detector_leaves(installation)
     async with (
         OPEN(installation.device("door"), subscriptions=["clients/door/results"]) as door,
         OPEN(installation.service("gateway")) as gateway,
@@ -81,14 +86,12 @@ async def test_frames_that_wait_for_an_absent_detector_do_not_hold_up_answers(in
 
 @pytest.mark.usefixtures("mosquitto")
 async def test_no_more_than_32_mib_wait(installation: Installation) -> None:
-    detector = installation.service("detector")
-    async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as away:
-        await connected(away)
+    await detector_leaves(installation)
     async with OPEN(installation.device("door")) as door:
         await connected(door)
         for _ in range(4):
             await door.publish("clients/door", bytes(15 * MIB))
-        async with OPEN(detector, identifier="detector-0", subscriptions=SHARED) as back:
+        async with detector_of(installation) as back:
             assert [len(body) for body in await payloads(back, 3)] == [15 * MIB] * 3, "the last may exceed the bound"
             await door.publish("clients/door", b"end")
             assert await received(back, b"end") == [], "the 4th is dropped"
@@ -97,7 +100,7 @@ async def test_no_more_than_32_mib_wait(installation: Installation) -> None:
 @pytest.mark.usefixtures("mosquitto")
 async def test_a_frame_of_16_mib_passes_and_a_larger_one_ends_the_connection(installation: Installation) -> None:
     async with (
-        OPEN(installation.service("detector"), identifier="detector-0", subscriptions=SHARED) as detector,
+        detector_of(installation) as detector,
         OPEN(installation.device("door")) as door,
     ):
         await connected(detector, door)

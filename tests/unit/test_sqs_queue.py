@@ -75,6 +75,16 @@ def queue(queues: SqsQueues) -> SqsQueue:
     return queues.queue("q")
 
 
+async def give_up_a_poll(queue: SqsQueue, sqs: FakeSqs) -> None:
+    """Cancel a receive while its poll is under way; the poll stays until `sqs.answer` is set."""
+    sqs.answer.clear()
+    receive = asyncio.create_task(queue.receive(10, wait=20))
+    await sqs.polled.wait()
+    receive.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receive
+
+
 async def test_the_size_is_checked_before_anything_is_sent(queue: SqsQueue, sqs: FakeSqs) -> None:
     with pytest.raises(QueueError, match="too_large"):
         await queue.send([b"1"] * 10 + [b"x" * 1_000_001])
@@ -150,12 +160,7 @@ async def test_polls_grow_longer_while_nothing_comes_up_to_the_longest(queue: Sq
 async def test_a_cancelled_receive_hands_back_what_its_poll_still_brings(
     queue: SqsQueue, queues: SqsQueues, sqs: FakeSqs
 ) -> None:
-    sqs.answer.clear()
-    receive = asyncio.create_task(queue.receive(10, wait=20))
-    await sqs.polled.wait()
-    receive.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await receive
+    await give_up_a_poll(queue, sqs)
 
     sqs.waiting = [message("1", 1), message("2", 1)]
     sqs.answer.set()
@@ -173,12 +178,7 @@ async def test_the_end_does_not_wait_for_a_poll_forever(
     queue: SqsQueue, queues: SqsQueues, sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("facewire.queues.sqs_connection._LAST_POLLS_SECONDS", 0.05)
-    sqs.answer.clear()
-    receive = asyncio.create_task(queue.receive(10, wait=20))
-    await sqs.polled.wait()
-    receive.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await receive
+    await give_up_a_poll(queue, sqs)
     async with asyncio.timeout(2):
         await queues._end_background()
 
@@ -187,12 +187,7 @@ async def test_the_end_does_not_wait_for_a_poll_that_was_given_up_long_ago(
     queue: SqsQueue, queues: SqsQueues, sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("facewire.queues.sqs_connection._LAST_POLLS_SECONDS", 2.0)
-    sqs.answer.clear()
-    receive = asyncio.create_task(queue.receive(10, wait=20))
-    await sqs.polled.wait()
-    receive.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await receive
+    await give_up_a_poll(queue, sqs)
     loop = asyncio.get_running_loop()
     real_time = loop.time
     loop.time = lambda: real_time() + 1.9  # type: ignore[method-assign]
