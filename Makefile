@@ -13,8 +13,8 @@ demo: $(VENV)/.ready  ## start everything in a temporary folder, recognise two p
 up: $(VENV)/.ready  ## run Facewire on this machine: http://127.0.0.1:8080, mqtt://127.0.0.1:1883
 	$(BIN)/facewire up
 
-test: $(VENV)/.ready $(MINISTACK)/.ready  ## all tests
-	$(BIN)/pytest
+test: $(VENV)/.ready $(MINISTACK)/.ready  ## all tests, two files at a time: most of them wait
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 e2e: $(VENV)/.ready  ## the containers: build, run, break, restart (needs Docker)
 	$(BIN)/pytest tests/e2e/containers
