@@ -6,7 +6,7 @@ events are delivered in the event loop, in order.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -232,7 +232,7 @@ class _Lifecycle(LifecycleHandler):  # type: ignore[misc] # the SDK has no types
 
     def on_disconnect(self, reason: Exception | None) -> None:  # noqa: ARG002 - the SDK's signature
         """Note the loss; the SDK's thread calls this."""
-        self._loop.call_soon_threadsafe(self._lost.set)
+        _tell(self._loop, self._lost.set)
 
     def on_error(self, error: Exception) -> bool:  # noqa: ARG002 - the SDK's signature
         """Let the connection be closed; it is made again."""
@@ -251,16 +251,22 @@ class _Events(StreamResponseHandler):  # type: ignore[misc] # the SDK has no typ
 
     def on_stream_event(self, event: Any) -> None:
         """Pass the event on; the SDK's thread calls this."""
-        self._loop.call_soon_threadsafe(self._on_event, event)
+        _tell(self._loop, self._on_event, event)
 
     def on_stream_error(self, error: Exception) -> bool:
         """Let the stream be closed, and with it the connection, which is made again."""
-        self._loop.call_soon_threadsafe(_note_stream_error, type(error).__name__)
+        _tell(self._loop, _note_stream_error, type(error).__name__)
         return True
 
     def on_stream_closed(self) -> None:
         """Note the end; the SDK's thread calls this."""
-        self._loop.call_soon_threadsafe(self._on_closed)
+        _tell(self._loop, self._on_closed)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
+    """Call in the event loop, from the SDK's thread; it may still speak when the loop has ended, and nobody listens."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *arguments)
 
 
 def _note_stream_error(name: str) -> None:
