@@ -210,9 +210,10 @@ class _Lane:
 
 
 def _serve_writes(connection: sqlite3.Connection, calls: _Calls, settle: _Settle) -> None:
+    writer = _Writer(connection)
     next_shrink = 0.0
     while group := _next_group(calls):
-        _commit(connection, group)
+        writer.commit(group)
         settle(group)
         del group
         if calls.empty() and time.monotonic() >= next_shrink:
@@ -235,30 +236,47 @@ def _next_group(calls: _Calls) -> list[_Call]:
     return group
 
 
-def _commit(connection: sqlite3.Connection, group: Sequence[_Call]) -> None:
-    durable = any(call.durable for call in group)
-    try:
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        connection.execute("BEGIN IMMEDIATE")
-        for call in group:
-            _apply(connection, call)
-        connection.execute("COMMIT")
-    except Exception as error:  # noqa: BLE001 - handed to every caller of the group
-        _roll_back(connection)
-        for call in group:
-            call.fail(connection, error)
+class _Writer:
+    """Commits groups of changes with as few statements as it takes: around each the thread gives up the interpreter."""
 
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._durable: bool | None = None
 
-def _apply(connection: sqlite3.Connection, call: _Call) -> None:
-    connection.execute("SAVEPOINT change")
-    try:
-        call.work(connection)
-    except Exception as error:
-        if not connection.in_transaction:  # a full disk can end the whole transaction
-            raise
-        connection.execute("ROLLBACK TO change")
-        call.fail(connection, error)
-    connection.execute("RELEASE change")
+    def commit(self, group: Sequence[_Call]) -> None:
+        try:
+            self._wait_for_disk(durable=any(call.durable for call in group))
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._apply(group)
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the group
+            _roll_back(self._connection)
+            for call in group:
+                call.fail(self._connection, error)
+
+    def _wait_for_disk(self, *, durable: bool) -> None:
+        if durable is not self._durable:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+
+    def _apply(self, group: Sequence[_Call]) -> None:
+        if len(group) == 1:
+            group[0].work(self._connection)
+            return
+        for call in group:
+            self._apply_apart(call)
+
+    def _apply_apart(self, call: _Call) -> None:
+        """Do one of several changes; one that fails is taken back alone."""
+        self._connection.execute("SAVEPOINT change")
+        try:
+            call.work(self._connection)
+        except Exception as error:
+            if not self._connection.in_transaction:  # a full disk can end the whole transaction
+                raise
+            self._connection.execute("ROLLBACK TO change")
+            call.fail(self._connection, error)
+        self._connection.execute("RELEASE change")
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

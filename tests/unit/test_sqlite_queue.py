@@ -153,6 +153,7 @@ async def test_dead_letters_leave_when_they_take_too_much_room(
 
 
 async def test_dead_letters_leave_when_they_are_old(queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facewire.queues.sqlite.TRIM_SECONDS", 0.0)
     await queue.send([b"1"])
     (lease,) = await queue.receive(1, wait=0)
     await queue.bury(lease, "it cannot be read")

@@ -14,7 +14,7 @@ from facewire.messages import DetectedFaces, Frame, Source, no_face, now
 from facewire.queues import Queue
 from facewire.settings import DetectorSettings
 from facewire.timing import milliseconds_between
-from facewire.worker import Limits, Outcome, Worker, worker_threads
+from facewire.worker import Limits, Outcome, Worker
 
 _STEPS = ("inbox", "decode", "detect", "crop")
 
@@ -28,10 +28,11 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
     requests: Queue,
     responses: Queue,
     detector: FaceDetector,
+    executor: Executor,
     stop: asyncio.Event,
     lease_seconds: float = 30.0,
 ) -> None:
-    """Detect the faces of the inbox's frames in `detector_threads` threads until `stop` is set, then drain."""
+    """Detect the faces of the inbox's frames, up to `detector_threads` at a time, until `stop` is set, then drain."""
     threads = settings.detector_threads
     limits = Limits(
         # One frame more than there are threads waits in the executor, so that no thread waits for the event loop.
@@ -40,9 +41,8 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
         lease_seconds=lease_seconds,
         drain_seconds=settings.drain_seconds,
     )
-    async with worker_threads(threads, "detect") as executor:
-        stage = DetectStage(detector, executor, requests=requests, responses=responses)
-        await Worker(stage, inbox, responses=responses, limits=limits).run(stop)
+    stage = DetectStage(detector, executor, requests=requests, responses=responses)
+    await Worker(stage, inbox, responses=responses, limits=limits).run(stop)
 
 
 class DetectStage:

@@ -31,6 +31,7 @@ from facewire_gateway.server import listen, serve, url_of
 from facewire_recognizer.worker import run_recognizer
 from facewire_standalone.broker import EmbeddedBroker, embedded_broker, read_password_file
 from facewire_standalone.claim import claimed
+from facewire_standalone.cpu_threads import CpuThreads, cpu_threads, usable_cores
 from facewire_standalone.loading import Stages, load_stages
 from facewire_standalone.settings import StandaloneSettings
 
@@ -105,10 +106,11 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
                 password_file=settings.mqtt_password_file,
             ) as broker,
             _connections(_inner_settings(settings, broker)) as (cameras, publishing),
+            cpu_threads(settings, usable_cores()) as threads,
         ):
             kept = _Kept.in_database(database, settings)
             await kept.end_leases()
-            parts = _Parts(settings, stages, kept, cameras, ResultPublisher(publishing))
+            parts = _Parts(settings, stages, threads, kept, cameras, ResultPublisher(publishing))
             async with parts.running(broker) as system:
                 yield system
 
@@ -152,6 +154,7 @@ class _Parts:
 
     settings: StandaloneSettings
     stages: Stages
+    threads: CpuThreads
     kept: _Kept
     cameras: MqttConnection
     publisher: ResultPublisher
@@ -212,6 +215,7 @@ class _Parts:
                 requests=kept.requests,
                 responses=kept.responses,
                 recognizer=self.stages.recognizer,
+                executor=self.threads.recognize,
                 gallery_store=kept.gallery,
                 stop=stop,
             ),
@@ -221,6 +225,7 @@ class _Parts:
                 requests=kept.requests,
                 responses=kept.responses,
                 detector=self.stages.detector,
+                executor=self.threads.detect,
                 stop=stop,
             ),
             "intake": take_from_mqtt(self.cameras, intake, stop=stop, drain_seconds=settings.drain_seconds),

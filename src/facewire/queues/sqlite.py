@@ -26,6 +26,8 @@ DEAD_SUFFIX = ".dead"
 #: Dead letters nobody drains are kept this long, the default of SQS, and up to this size.
 DEAD_SECONDS = 4 * 86_400.0
 DEAD_BYTES = 64 * 1024 * 1024
+#: A queue that is received from looks this often for dead letters that are too old.
+TRIM_SECONDS = 60.0
 
 _RETURN_DUE = "UPDATE messages SET visible_at = 0 WHERE queue = ? AND visible_at > 0 AND visible_at <= ?"
 _BURY = """
@@ -38,7 +40,9 @@ _ACKNOWLEDGE = "DELETE FROM messages WHERE id = ? AND receipt = ?"
 _GIVE_BACK = """
     UPDATE messages SET visible_at = ?, receipt = NULL, receives = receives - ? WHERE id = ? AND receipt = ?"""
 _END_LEASES = "UPDATE messages SET visible_at = ? WHERE queue = ? AND visible_at > 0 AND receipt IS NOT NULL"
-_NEXT = "SELECT id, receives FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"
+_NEXT = """
+    SELECT id, receives, body FROM messages JOIN bodies USING (id)
+    WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"""
 _NEXT_DUE = "SELECT min(visible_at) FROM messages WHERE queue = ? AND visible_at > 0"
 _LEND = "UPDATE messages SET visible_at = ?, receipt = ?, receives = receives + 1 WHERE id = ?"
 
@@ -68,6 +72,7 @@ class SqliteQueue(Queue):
         self._lease_seconds = lease_seconds
         self._dead = name + DEAD_SUFFIX
         self._signal = database.signal(f"queue:{name}")
+        self._trim_at = 0.0
 
     def dead_letters(self) -> "SqliteQueue":
         """Return the queue of the dead letters; in it messages are lent without limit until acknowledged."""
@@ -165,7 +170,7 @@ class SqliteQueue(Queue):
         return QueueDepth(total - leased, leased, totals(connection, self._dead)[0], size)
 
     async def _lend(self, limit: int) -> tuple[list[Lease], float]:
-        """Lend up to `limit` messages; return them and the seconds until the next lent one may come back."""
+        """Lend up to `limit` messages; return them and the seconds until one lent before may come back."""
         token = secrets.token_hex(16)
         try:
             return await self._write(lambda connection: self._take(connection, limit, token))
@@ -177,16 +182,22 @@ class SqliteQueue(Queue):
 
     def _take(self, connection: sqlite3.Connection, limit: int, token: str) -> tuple[list[Lease], float]:
         now = time.time()
-        self._bring_back(connection, now)
+        due = self._next_due(connection)
+        if due is not None and due <= now:
+            self._bring_back(connection, now)
+            due = self._next_due(connection)
+        if now >= self._trim_at:
+            self._trim_dead(connection, now)
         rows = connection.execute(_NEXT, (self.name, limit)).fetchall()
-        leases = []
-        for number, receives in rows:
-            receipt = f"{number}:{token}"
-            connection.execute(_LEND, (now + self._lease_seconds, receipt, number))
-            (body,) = connection.execute("SELECT body FROM bodies WHERE id = ?", (number,)).fetchone()
-            leases.append(Lease(receipt, body, receives + 1))
-        (due,) = connection.execute(_NEXT_DUE, (self.name,)).fetchone()
+        leases = [Lease(f"{number}:{token}", body, receives + 1) for number, receives, body in rows]
+        until = now + self._lease_seconds
+        connection.executemany(_LEND, [(until, lease.receipt, row[0]) for lease, row in zip(leases, rows, strict=True)])
         return leases, POLL_SECONDS if due is None else max(0.0, due - now)
+
+    def _next_due(self, connection: sqlite3.Connection) -> float | None:
+        due: float | None
+        (due,) = connection.execute(_NEXT_DUE, (self.name,)).fetchone()
+        return due
 
     def _bring_back(self, connection: sqlite3.Connection, now: float) -> None:
         if not self.name.endswith(DEAD_SUFFIX):
@@ -196,6 +207,7 @@ class SqliteQueue(Queue):
         connection.execute(_RETURN_DUE, (self.name, now))
 
     def _trim_dead(self, connection: sqlite3.Connection, now: float) -> None:
+        self._trim_at = now + TRIM_SECONDS
         (_, size) = totals(connection, self._dead)
         oldest = "SELECT id, size, buried_at FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT 1"
         while row := connection.execute(oldest, (self._dead,)).fetchone():

@@ -1,0 +1,38 @@
+"""Whether the two stages have threads of their own or share them."""
+
+import asyncio
+
+import pytest
+
+from facewire_standalone.cpu_threads import cpu_threads, usable_cores
+from facewire_standalone.settings import StandaloneSettings
+
+
+@pytest.mark.parametrize(("cores", "apart"), [(1, False), (2, False), (3, True), (16, True)])
+async def test_stages_share_threads_where_there_are_fewer_cores_than_threads(cores: int, apart: bool) -> None:
+    async with cpu_threads(StandaloneSettings(detector_threads=2, recognizer_threads=1), cores) as threads:
+        assert (threads.detect is not threads.recognize) is apart
+
+
+async def test_shared_threads_are_as_many_as_the_larger_stage_asked_for() -> None:
+    met = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    waiting = 0
+
+    async def meet() -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 3:
+            met.set()
+        await met.wait()
+
+    def compute() -> None:
+        asyncio.run_coroutine_threadsafe(meet(), loop).result(10)
+
+    async with cpu_threads(StandaloneSettings(detector_threads=3, recognizer_threads=1), 2) as threads:
+        calls = [loop.run_in_executor(pool, compute) for pool in (threads.detect, threads.detect, threads.recognize)]
+        await asyncio.gather(*calls)
+
+
+def test_there_is_a_core_to_run_on() -> None:
+    assert usable_cores() >= 1
