@@ -119,8 +119,13 @@ def test_a_hundred_durations_fit_into_a_line() -> None:
     assert len(json.loads(lines[0])["EmbedMs"]) == 100
 
 
+@pytest.mark.parametrize(
+    ("variable", "arguments"),
+    [(f"{__name__}.one", ["test"]), ("", ["__main__.py", f"{__name__}.one"])],
+    ids=["of an archive", "of an image"],
+)
 def test_only_the_handler_that_the_container_is_for_is_opened_as_it_is_imported(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, variable: str, arguments: list[str]
 ) -> None:
     opened: list[str] = []
 
@@ -129,18 +134,22 @@ def test_only_the_handler_that_the_container_is_for_is_opened_as_it_is_imported(
         opened.append("one")
         yield echo
 
+    @asynccontextmanager
+    async def other(_: LambdaSettings, __: Metrics) -> AsyncIterator[Function]:
+        opened.append("other")
+        yield echo
+
     async def echo(event: dict[str, Any]) -> dict[str, Any]:
         return event
 
     monkeypatch.setattr("facewire_lambda.runtime.configure_logging", lambda *_: None)
     monkeypatch.setattr("facewire_lambda.runtime.keep_memory_level", lambda: None)
-    monkeypatch.setenv("_HANDLER", f"{__name__}.other")
-    handler = Handler(one)
-    assert opened == []
-    assert handler({"a": 1}, Context()) == {"a": 1}
-    monkeypatch.setenv("_HANDLER", f"{__name__}.one")
-    Handler(one)
-    assert opened == ["one", "one"]
+    monkeypatch.setenv("_HANDLER", variable)
+    monkeypatch.setattr("sys.argv", arguments)
+    handlers = [Handler(one), Handler(other)]
+    assert opened == ["one"]
+    assert [handler({"a": 1}, Context()) for handler in handlers] == [{"a": 1}] * 2
+    assert opened == ["one", "other"]
 
 
 def test_a_wrong_setting_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

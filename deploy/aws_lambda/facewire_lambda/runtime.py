@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import contextvars
 import os
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -85,15 +86,14 @@ class Container:
 class Handler:
     """What AWS Lambda calls. It is opened while AWS starts the container, or else by the first event.
 
-    A module may hold several: only the one that `_HANDLER` names, where AWS says what the container is for, is opened
-    as the module is imported.
+    A module may hold several: only the one that the container is for is opened as the module is imported.
     """
 
     def __init__(self, open_function: OpenFunction) -> None:
         self.open_function = open_function
         self._container: Container | None = None
         self.__doc__ = open_function.__doc__
-        if os.environ.get("_HANDLER") == f"{open_function.__module__}.{open_function.__name__}":
+        if _wanted() == f"{open_function.__module__}.{open_function.__name__}":
             self.open()
 
     def open(self) -> Self:
@@ -107,3 +107,12 @@ class Handler:
         self.open()
         assert self._container is not None  # noqa: S101 - it has just been opened
         return self._container(event, context)
+
+
+def _wanted() -> str:
+    """Return the name of the handler that the container is for, "" where nobody says.
+
+    `_HANDLER` says it to functions that are archives. In those that are images AWS leaves it blank: there it is the
+    argument of the runtime client.
+    """
+    return os.environ.get("_HANDLER") or next(iter(sys.argv[1:]), "")
