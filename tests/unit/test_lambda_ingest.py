@@ -57,16 +57,16 @@ class FakeS3:
         self.objects[Bucket, Key] = Body
 
     async def head_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
-        content = self._content(Bucket, Key, "HeadObject")
+        content = self._content(Bucket, Key, "HeadObject", missing="404")
         return {"ETag": f'"{hashlib.md5(content).hexdigest()}"', "LastModified": PUT_AT}  # noqa: S324
 
     async def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
-        content = self._content(Bucket, Key, "GetObject")
+        content = self._content(Bucket, Key, "GetObject", missing="NoSuchKey")
         head = await self.head_object(Bucket=Bucket, Key=Key)
         return {**head, "ContentLength": len(content), "Body": Body(content)}
 
-    def _content(self, bucket: str, key: str, operation: str) -> bytes:
-        code = self.refusal or (None if (bucket, key) in self.objects else "NoSuchKey")
+    def _content(self, bucket: str, key: str, operation: str, *, missing: str) -> bytes:
+        code = self.refusal or (None if (bucket, key) in self.objects else missing)
         if code:
             raise ClientError({"Error": {"Code": code, "Message": code}}, operation)
         return self.objects[bucket, key]
@@ -196,6 +196,35 @@ async def test_the_failure_of_an_object_that_has_gone_is_recorded_as_well() -> N
     cause = json.dumps({"errorMessage": "intake: no_such_object: there is no 'input/gone.jpg' in photos"})
     stored = await setting.ingest_store({**event, "error": {"Error": "IntakeError", "Cause": cause}})
     assert setting.results.known[stored["request_id"]].status == "failed"
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "403"])
+async def test_an_object_that_has_gone_looks_forbidden_to_functions_that_may_not_list_the_bucket(code: str) -> None:
+    setting = Setting()
+    setting.s3.refusal = code
+    event = {"bucket": "photos", "key": "input/gone.jpg"}
+    with pytest.raises(IntakeError, match="no_such_object: S3 gives no 'input/gone"):
+        await setting.ingest_detect(event)
+    stored = await setting.ingest_store({**event, "error": {"Error": "IntakeError"}})
+    assert setting.results.known[stored["request_id"]].status == "failed"
+
+
+async def test_a_failure_is_recorded_under_its_own_request_or_tried_again_while_s3_does_not_say_which() -> None:
+    setting = Setting()
+    event = setting.put("input/a.jpg", portrait("Red"))
+    setting.s3.refusal = "SlowDown"
+    with pytest.raises(StoreError, match="unavailable"):
+        await setting.ingest_store({**event, "error": {"Error": "States.Timeout"}})
+    assert setting.results.known == {}
+    setting.s3.refusal = None
+    request_id = (await setting.ingest_detect(event))["request_id"]
+    await setting.ingest_store({**event, "error": {"Error": "States.Timeout"}})
+    assert set(setting.results.known) == {request_id}
+
+
+async def test_an_event_that_tries_out_a_notification_is_about_no_object() -> None:
+    event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-11-22T10:15:00.000Z", "Bucket": "photos"}
+    assert await Setting().enroll(event) == []
 
 
 @pytest.mark.parametrize(

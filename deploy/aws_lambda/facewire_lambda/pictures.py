@@ -8,7 +8,7 @@ from urllib.parse import unquote_plus
 
 import structlog
 
-from facewire.aws.errors import AWS_ERRORS, aws_errors_as, error_code
+from facewire.aws.errors import aws_errors_as, error_code
 from facewire.errors import GalleryError, IntakeError, StoreError
 from facewire.messages import MAX_FRAME_BYTES, Frame, now
 from facewire.names import check_camera, check_person, raw_frame_id
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _LONGEST_FILENAME = 255
+#: How S3 says that there is no such object; to those who may not list the bucket, as these functions, as a refusal.
+_GONE = frozenset({"NoSuchKey", "404", "AccessDenied", "403"})
+#: What S3 sends to try out a notification: it is about no object.
+_TEST_EVENT = "s3:TestEvent"
 _INPUT, _ENROLL = "input", "enroll"
 
 
@@ -35,9 +39,11 @@ class Place:
         """Return the objects that the event is about; IntakeError where it is none of the three kinds that S3 knows.
 
         `{"bucket", "key"}` as the state machine gets it, an event of EventBridge, or a notification of the bucket,
-        which alone has its keys encoded as in URLs.
+        which alone has its keys encoded as in URLs. The event by which S3 tries out a notification is about none.
         """
         try:
+            if "Event" in event and event["Event"] == _TEST_EVENT:
+                return []
             if "Records" in event:
                 records = [record["s3"] for record in event["Records"]]
                 return [cls(record["bucket"]["name"], unquote_plus(record["object"]["key"])) for record in records]
@@ -114,11 +120,17 @@ class Pictures:
         self._client = client
 
     async def look(self, place: Place) -> Picture:
-        """Return what S3 says of the object, without reading it; `Picture.unknown` where it says nothing."""
+        """Return what S3 says of the object, without reading it; `Picture.unknown` where it is gone.
+
+        StoreError where S3 cannot be read.
+        """
         try:
-            answer = await self._client.head_object(Bucket=place.bucket, Key=place.key)
-        except AWS_ERRORS as error:
-            _log.warning("S3 says nothing of an object", key=place.key, error=error_code(error))
+            with aws_errors_as(StoreError):
+                answer = await self._client.head_object(Bucket=place.bucket, Key=place.key)
+        except StoreError as error:
+            if not _says_gone(error):
+                raise
+            _log.warning("S3 says nothing of an object", bucket=place.bucket, key=place.key)
             return Picture.unknown(place)
         return Picture(place, answer["ETag"], answer["LastModified"])
 
@@ -151,10 +163,15 @@ class Pictures:
                         raise _too_large(place, answer["ContentLength"])
                     content = await body.read()
         except StoreError as error:
-            if isinstance(error.__cause__, Exception) and error_code(error.__cause__) == "NoSuchKey":
-                raise IntakeError("no_such_object", f"there is no {place.key!r} in {place.bucket}") from error
-            raise
+            if not _says_gone(error):
+                raise
+            detail = f"S3 gives no {place.key!r} in {place.bucket}: it is gone, or may not be read"
+            raise IntakeError("no_such_object", detail) from error
         return content, Picture(place, answer["ETag"], answer["LastModified"])
+
+
+def _says_gone(error: StoreError) -> bool:
+    return isinstance(error.__cause__, Exception) and error_code(error.__cause__) in _GONE
 
 
 def _too_large(place: Place, size: int) -> IntakeError:
