@@ -2,20 +2,25 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from facewire.detect import FaceDetector
+from facewire.errors import QueueError
 from facewire.messages import DetectedFaces, RecognizedFaces
+from facewire.queues import Sender
 from facewire.vision.mtcnn import Detections
 from facewire_lambda.emf import Metrics
 from facewire_lambda.function_url import MAX_BODY_BYTES, Detect
 from facewire_lambda.responses import Responses
 from lambda_events import function_url, portrait, text
-from pipeline_fakes import MemoryQueue
+from pipeline_fakes import ChoosyQueue, MemoryQueue
 
+#: What AWS Lambda takes of an event in a synchronous call.
+LAMBDAS_LIMIT = 6 * 1024 * 1024
 LANDMARKS = np.array([[[40, 50], [80, 50], [60, 70], [45, 90], [75, 90]]], np.float32)
 
 
@@ -24,14 +29,26 @@ def found(faces: int) -> Detections:
     return Detections(boxes, np.full(faces, 0.999, np.float32), np.repeat(LANDMARKS, faces, axis=0))
 
 
+class BrokenQueue:
+    """Fails to take messages, as SQS does, with the code `failure` until that is None."""
+
+    def __init__(self, failure: str) -> None:
+        self.failure: str | None = failure
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        if self.failure is not None:
+            detail = f"User: arn:aws:sts::123456789012:assumed-role/detect may not send {len(bodies)} messages"
+            raise QueueError(self.failure, detail)
+
+
 class Setting:
-    def __init__(self, faces: int = 1) -> None:
+    def __init__(self, faces: int = 1, requests: Sender | None = None) -> None:
         self.requests, self.responses, self.copies = MemoryQueue(), MemoryQueue(), MemoryQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("detect", write=self.lines.append)
         self.detect = Detect(
             FaceDetector(lambda _: found(faces)),
-            requests=self.requests,
+            requests=requests or self.requests,
             responses=Responses([self.responses, self.copies]),
             metrics=self.metrics,
         )
@@ -121,7 +138,14 @@ async def test_a_body_that_is_marked_as_base64_and_is_none() -> None:
 async def test_a_body_over_lambdas_limit_is_refused_with_the_limit() -> None:
     status, said = await Setting().post("x" * (MAX_BODY_BYTES + 1))
     assert (status, said["code"]) == (413, "too_large")
-    assert "6,291,456" in said["detail"]
+    assert "6,000,000" in said["detail"]
+    longest = json.dumps(function_url("x" * MAX_BODY_BYTES))
+    assert len(longest) < LAMBDAS_LIMIT - 50_000, "AWS itself refuses what is larger, before we can name the limit"
+
+
+async def test_a_body_that_is_no_text_is_refused() -> None:
+    status, said = await Setting().post(body(filename="a.jpg") + "\ud800")
+    assert (status, said["code"]) == (400, "bad_request")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
@@ -133,15 +157,32 @@ async def test_only_posts_are_taken(method: str) -> None:
 
 
 async def test_a_queue_out_of_reach_asks_for_the_frame_again() -> None:
-    setting = Setting()
-    setting.requests.failures["send"] = 1
+    queue = BrokenQueue("unreachable")
+    setting = Setting(requests=queue)
     result = await setting.detect(function_url(body()))
     assert result["statusCode"] == 503
     assert result["headers"]["retry-after"] == "2"
     said = json.loads(result["body"])
-    assert (said["code"], said["request_id"], said["stage"]) == ("out_of_reach", "r1", "queue")
+    assert (said["code"], said["request_id"], said["stage"]) == ("unreachable", "r1", "queue")
     assert said["detail"] == "the queue is out of reach: send the frame again"
+    queue.failure = None
     assert (await setting.post(body()))[0] == 200
+
+
+@pytest.mark.parametrize("failure", ["no_such_queue", "refused", "no_credentials"])
+async def test_what_no_repetition_mends_does_not_ask_for_one(failure: str) -> None:
+    result = await Setting(requests=BrokenQueue(failure)).detect(function_url(body()))
+    assert result["statusCode"] == 500
+    assert "retry-after" not in result["headers"]
+    said = json.loads(result["body"])
+    assert (said["code"], said["request_id"]) == (failure, "r1")
+    assert "123456789012" not in result["body"]
+
+
+async def test_a_message_over_the_queues_own_limit_is_refused_with_its_size() -> None:
+    status, said = await Setting(requests=ChoosyQueue(never=b'"r1"')).post(body())
+    assert (status, said["code"], said["request_id"]) == (413, "message_refused", "r1")
+    assert "MaximumMessageSize" in said["detail"]
 
 
 async def test_a_fault_of_our_own_is_raised_for_aws_to_count() -> None:

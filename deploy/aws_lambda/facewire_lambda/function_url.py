@@ -16,7 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from facewire.detect import FaceDetector
 from facewire.detector_loading import load_face_detector
-from facewire.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError
+from facewire.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError, is_outage
 from facewire.messages import (
     MAX_MESSAGE_BYTES,
     NO_FACE,
@@ -26,7 +26,7 @@ from facewire.messages import (
     no_face,
     now,
 )
-from facewire.queues import Queue
+from facewire.queues import PartialError, Sender
 from facewire.queues.sqs import SqsQueues
 from facewire.timing import milliseconds_between
 from facewire_lambda.emf import Metrics
@@ -34,13 +34,20 @@ from facewire_lambda.responses import Responses, answer_body
 from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
 
-#: What a synchronous call of a function may send (quotas of AWS Lambda); about 4.5 MB of picture in base64.
-MAX_BODY_BYTES = 6 * 1024 * 1024
+#: About 4.5 MB of picture in base64. AWS Lambda takes 6 MiB of event (quotas, synchronous calls), of which headers and
+#: the like are a part, and answers more than that itself, without naming a limit.
+MAX_BODY_BYTES = 6_000_000
 
 _STATUS_OF_CODE = {
     "image_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "message_refused": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "message_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+}
+_DETAIL_OF_STATUS = {
+    HTTPStatus.INTERNAL_SERVER_ERROR: "a queue cannot be used as this function is set up: its log says why",
+    HTTPStatus.SERVICE_UNAVAILABLE: "the queue is out of reach: send the frame again",
 }
 _RETRY_AFTER_SECONDS = "2"
 _STEPS = {"decode": "DecodeMs", "detect": "DetectMs", "crop": "CropMs"}
@@ -54,10 +61,11 @@ class Detect:
     """Answers a POST: 200 with the request id and the number of faces once the next message is sent.
 
     A frame without a face has its answer, `No-Face`, on the response queues then. 400 says what is wrong with a body,
-    413 names a limit, 503 says that the queue is out of reach and the frame is to be sent again.
+    413 names a limit, 503 says that the queue is out of reach and the frame is to be sent again, 500 that there is no
+    such queue or no access to it.
     """
 
-    def __init__(self, detector: FaceDetector, *, requests: Queue, responses: Responses, metrics: Metrics) -> None:
+    def __init__(self, detector: FaceDetector, *, requests: Sender, responses: Responses, metrics: Metrics) -> None:
         self._detector = detector
         self._requests = requests
         self._responses = responses
@@ -94,7 +102,13 @@ class Detect:
         if len(body) > MAX_MESSAGE_BYTES:
             detail = f"the message would have {len(body):,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}"
             raise DetectError("message_too_large", detail)
-        await self._requests.send([body])
+        try:
+            await self._requests.send([body])
+        except PartialError as error:
+            if not error.refused:
+                raise
+            detail = f"the request queue does not take a message of {len(body):,} bytes: raise its MaximumMessageSize"
+            raise DetectError("message_refused", f"{detail}, or send a smaller picture") from error
 
     def _problem(self, error: FacewireError, request_id: str | None) -> Result:
         self._metrics.count("Refused")
@@ -118,12 +132,12 @@ def _body(event: Event) -> bytes:
     if not body:
         raise IntakeError("empty_body", 'the body is empty: send {"request_id", "filename", "content"}')
     if len(body) > MAX_BODY_BYTES:
-        detail = f"the body has {len(body):,} bytes, Lambda takes {MAX_BODY_BYTES:,}: send a smaller picture"
+        detail = f"the body has {len(body):,} bytes, at most {MAX_BODY_BYTES:,} are taken: send a smaller picture"
         raise IntakeError("too_large", f"{detail}, or put it under input/ in the bucket")
-    if not event.get("isBase64Encoded"):
-        return body.encode()
     try:
-        return binascii.a2b_base64(body, strict_mode=True)
+        return binascii.a2b_base64(body, strict_mode=True) if event.get("isBase64Encoded") else body.encode()
+    except UnicodeEncodeError as error:
+        raise IntakeError("bad_request", "the body is no text in UTF-8: send JSON") from error
     except ValueError as error:
         raise IntakeError("bad_request", f"the body is marked as base64 and is none: {error}") from error
 
@@ -135,16 +149,14 @@ def _accepted(detected: DetectedFaces) -> Result:
 
 def problem(error: FacewireError, request_id: str | None) -> Result:
     """Return the response that says what went wrong, as problem+json (RFC 9457)."""
-    passing = isinstance(error, QueueError)
-    fallback = HTTPStatus.SERVICE_UNAVAILABLE if passing else HTTPStatus.BAD_REQUEST
-    status = _STATUS_OF_CODE.get(error.code, fallback)
+    status = _status(error)
     said = {
         "type": "about:blank",
         "title": status.phrase,
         "status": int(status),
         "code": error.code,
         # What AWS says of a queue names accounts and roles: that is for the log.
-        "detail": "the queue is out of reach: send the frame again" if passing else error.detail,
+        "detail": _DETAIL_OF_STATUS.get(status, error.detail),
         "request_id": request_id,
         "stage": error.stage,
     }
@@ -154,6 +166,12 @@ def problem(error: FacewireError, request_id: str | None) -> Result:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
     return _response(status, said, headers)
+
+
+def _status(error: FacewireError) -> HTTPStatus:
+    if not isinstance(error, QueueError):
+        return _STATUS_OF_CODE.get(error.code, HTTPStatus.BAD_REQUEST)
+    return HTTPStatus.SERVICE_UNAVAILABLE if is_outage(error) else HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _response(status: HTTPStatus, said: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Result:
