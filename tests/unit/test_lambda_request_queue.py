@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
-from facewire.errors import GalleryError, StoreError
+from facewire.errors import GalleryError, QueueError, StoreError
 from facewire.galleryfile import GalleryRows
 from facewire.messages import RecognizedFaces, now
 from facewire.recognize import FaceRecognizer
@@ -49,9 +50,22 @@ class NotingQueue(MemoryQueue):
         self.delays += [(lease.receipt, delay) for lease in leases]
 
 
+class NoQueue(MemoryQueue):
+    """What SQS says of a queue that is not there."""
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        assert bodies
+        raise QueueError("no_such_queue", "there is no queue 'requests-dead'")
+
+
 class Setting:
-    def __init__(self, embedder: ColourEmbedder | None = None, store: MemoryGalleryStore | None = None) -> None:
-        self.requests, self.dead = NotingQueue(), MemoryQueue()
+    def __init__(
+        self,
+        embedder: ColourEmbedder | None = None,
+        store: MemoryGalleryStore | None = None,
+        dead: MemoryQueue | None = None,
+    ) -> None:
+        self.requests, self.dead = NotingQueue(), dead or MemoryQueue()
         self.responses = MemoryQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("recognize", write=self.lines.append)
@@ -60,11 +74,12 @@ class Setting:
         self.recognize = self.with_people(People(self.embedder, self.store, None, poll_seconds=60))
 
     def with_people(self, people: People) -> Recognize:
+        responses = Responses([self.responses])
         return Recognize(
             FaceRecognizer(self.embedder),
             people,
-            responses=Responses([self.responses]),
-            retries=Retries(self.requests, self.dead, self.metrics),
+            responses=responses,
+            retries=Retries(self.requests, self.dead, responses=responses, metrics=self.metrics),
             metrics=self.metrics,
         )
 
@@ -133,6 +148,23 @@ async def test_dead_letters_out_of_reach_leave_the_message_to_the_queues_own_pol
     assert failed_ids(await setting.recognize(sqs(single_face("Blue", "r1"), receives=5))) == ["m0"]
 
 
+async def test_without_a_queue_of_dead_letters_whoever_asked_is_answered_all_the_same() -> None:
+    setting = Setting(FragileEmbedder(), dead=NoQueue())
+    assert await setting.recognize(sqs(single_face("Blue", "r1"), receives=5)) == NOBODY
+    error = setting.answers["r1"].error
+    assert error is not None
+    assert (error.stage, error.code) == ("recognize", "internal")
+    assert setting.counts()["GivenUp"] == 1
+
+
+async def test_a_message_that_fails_is_logged_with_its_request() -> None:
+    setting = Setting(FragileEmbedder())
+    with capture_logs() as logs:
+        await setting.recognize(sqs(single_face("Blue", "r1"), POISON))
+    failed = [(line["request_id"], line["message_id"]) for line in logs if line["event"] == "a message failed"]
+    assert sorted(failed, key=str) == [("r1", "m0"), (None, "m1")]
+
+
 async def test_a_poisoned_message_without_an_id_is_left_to_the_queues_own_policy() -> None:
     setting = Setting()
     assert failed_ids(await setting.recognize(sqs(POISON, receives=5))) == ["m0"]
@@ -176,11 +208,12 @@ async def test_of_a_batch_that_a_queue_took_in_part_the_rest_comes_again() -> No
 async def test_an_answer_goes_to_every_response_queue() -> None:
     setting = Setting()
     copies = MemoryQueue()
+    responses = Responses([setting.responses, copies])
     recognize = Recognize(
         FaceRecognizer(setting.embedder),
         People(setting.embedder, None, None, poll_seconds=60),
-        responses=Responses([setting.responses, copies]),
-        retries=Retries(setting.requests, setting.dead, setting.metrics),
+        responses=responses,
+        retries=Retries(setting.requests, setting.dead, responses=responses, metrics=setting.metrics),
         metrics=setting.metrics,
     )
     await recognize(sqs(single_face("Red", "r1")))

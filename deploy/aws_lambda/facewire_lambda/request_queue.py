@@ -148,10 +148,11 @@ async def recognize(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator
     recognizer = load_face_recognizer(settings)
     async with open_stores_if_any(settings) as (_, gallery), SqsQueues.open(settings) as queues:
         requests = queues.queue(settings.request_queue)
+        responses = Responses([queues.queue(name) for name in settings.response_queues])
         yield Recognize(
             recognizer,
             open_people(settings, recognizer.embedder, gallery),
-            responses=Responses([queues.queue(name) for name in settings.response_queues]),
-            retries=Retries(requests, requests.dead_letters(), metrics),
+            responses=responses,
+            retries=Retries(requests, requests.dead_letters(), responses=responses, metrics=metrics),
             metrics=metrics,
         )

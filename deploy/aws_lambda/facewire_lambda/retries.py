@@ -1,4 +1,4 @@
-"""What becomes of a message that failed: it comes again after a pause, and at its fifth receive is a dead letter."""
+"""What becomes of a message that failed: it comes again after a pause, and at its fifth receive is given up."""
 
 import asyncio
 
@@ -7,12 +7,15 @@ import structlog
 from facewire.errors import FacewireError, QueueError, RecognizeError
 from facewire.failures import answer_unread, error_name, error_origin
 from facewire.messages import DetectedFaces, RecognizedFaces, failed
-from facewire.queues import MAX_RECEIVES, Queue
+from facewire.queues import MAX_RECEIVES, Queue, Sender
 from facewire.waiting import jittered
 from facewire.worker import RETRY_SECONDS
 from facewire_lambda.batch import Record
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import answer_body
+from facewire_lambda.responses import Responses, answer_body
+
+#: Codes of what a queue will say again: it is not there, or the function may not use it.
+_LASTING = frozenset({"no_such_queue", "refused"})
 
 _log = structlog.get_logger(__name__)
 
@@ -20,23 +23,26 @@ _log = structlog.get_logger(__name__)
 class Retries:
     """Looks after the failed messages of a queue, `dead` being its dead letters."""
 
-    def __init__(self, queue: Queue, dead: Queue, metrics: Metrics) -> None:
+    def __init__(self, queue: Queue, dead: Sender, *, responses: Responses, metrics: Metrics) -> None:
         self._queue = queue
         self._dead = dead
+        self._responses = responses
         self._metrics = metrics
 
     async def settles(self, record: Record, error: Exception) -> bool:
-        """Return whether the message is done with: its `failed` answer is the dead letter then.
+        """Return whether the message is done with: it was given up, and its `failed` answer left for whoever asked.
 
         Otherwise it has been given a pause before it comes again. One that names no request, and with a queue that is
         out of reach any, is left to the time that the queue hides messages for, and to its redrive policy.
         """
         lease = record.lease
+        answer = await asyncio.to_thread(failed_answer, lease.body, _final(error))
         facts = {"receives": lease.receives, "error": error_name(error), "at": error_origin(error)}
-        _log.warning("a message failed", message_id=record.message_id, **facts)
+        request_id = answer.request_id if answer else None
+        _log.warning("a message failed", request_id=request_id, message_id=record.message_id, **facts)
         try:
             if lease.receives >= MAX_RECEIVES:
-                return await self._bury(lease.body, error)
+                return answer is not None and await self._give_up(answer)
             delay = jittered(RETRY_SECONDS[min(lease.receives, len(RETRY_SECONDS)) - 1])
             await self._queue.give_back([lease], delay=delay)
         except QueueError as queue_error:
@@ -44,16 +50,25 @@ class Retries:
         self._metrics.count("Retried")
         return False
 
-    async def _bury(self, body: bytes, error: Exception) -> bool:
-        final = error
-        if not isinstance(final, FacewireError):
-            final = RecognizeError("internal", f"{MAX_RECEIVES} attempts failed, the last with {error_name(error)}")
-        answer = await asyncio.to_thread(failed_answer, body, final)
-        if answer is None:
-            return False
-        await self._dead.send([answer.to_bytes()])
+    async def _give_up(self, answer: RecognizedFaces) -> bool:
+        """Leave the answer to whoever reads the dead letters or, as earlier deployments have none, send it."""
+        body = answer.to_bytes()
+        try:
+            await self._dead.send([body])
+        except QueueError as error:
+            if error.code not in _LASTING:
+                raise
+            _log.warning("there are no dead letters, so the answer is sent at once", request_id=answer.request_id)
+            await self._responses.send(body)
         self._metrics.count("GivenUp")
         return True
+
+
+def _final(error: Exception) -> FacewireError:
+    """Return what the answer says of an error that stayed to the last attempt."""
+    if isinstance(error, FacewireError):
+        return error
+    return RecognizeError("internal", f"{MAX_RECEIVES} attempts failed, the last with {error_name(error)}")
 
 
 def failed_answer(body: bytes, error: FacewireError) -> RecognizedFaces | None:
