@@ -14,4 +14,4 @@ SELECT
   face.bounding_box AS bounding_box
 FROM found
 WHERE face.person = ?
-ORDER BY "timestamp" DESC, image_id
+ORDER BY "timestamp" DESC, image_id, similarity DESC
