@@ -74,9 +74,11 @@ class Throughput:
     rates: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
 
-    def ratio(self) -> float:
-        """Return the median of the turns' shares of the bare loop."""
-        return statistics.median(rate / bare for rate, bare in zip(self.rates, self.bare, strict=True))
+    def shares(self) -> tuple[float, float, float]:
+        """Return the lower quartile, median and upper quartile of the turns' shares of the bare loop."""
+        shares = [rate / bare for rate, bare in zip(self.rates, self.bare, strict=True)]
+        lower, median, upper = statistics.quantiles(shares, n=4, method="inclusive")
+        return lower, median, upper
 
 
 def throughput(
@@ -115,11 +117,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def throughput_table(threads: int, figures: dict[str, Throughput]) -> Table:
     """Return frames per second and the share of the bare loop, as medians."""
-    table = Table("way", "frames/s (median)", "of the bare loop", title="Throughput")
+    table = Table("way", "frames/s (median)", "of the bare loop (quartiles)", title="Throughput")
     bare = [rate for figure in figures.values() for rate in figure.bare]
     table.add_row(f"bare loop, {threads} threads", f"{statistics.median(bare):.1f}", "1.00")
     for name, figure in figures.items():
-        table.add_row(name, f"{statistics.median(figure.rates):.1f}", f"{figure.ratio():.2f}")
+        lower, median, upper = figure.shares()
+        table.add_row(name, f"{statistics.median(figure.rates):.1f}", f"{median:.2f} ({lower:.2f} to {upper:.2f})")
     return table
 
 
