@@ -1,7 +1,6 @@
 """The component beside a broker with TLS: frames straight from it, with the certificate of a device of its own."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from greengrass_core import Core, core, faceless, message
 from mosquitto_tls import Installation
 from mqtt_brokers import RunningMosquitto, free_port, running_mosquitto, until
 from service_processes import answers_of
+from token_service import TOKEN, token_service
 
 
 @pytest.fixture
@@ -94,46 +94,21 @@ async def test_a_broker_that_does_not_take_the_certificate_is_waited_for(
         await until(lambda: "connected to the MQTT broker" in own.log)
 
 
-class TokenExchange:
-    """The token exchange service: credentials over HTTP to whoever has the token of its environment."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.asked.append(head)
-        body = json.dumps(
-            {
-                "AccessKeyId": "ASIATEST",
-                "SecretAccessKey": "secret",
-                "Token": "session",
-                "Expiration": "2099-01-01T00:00:00Z",
-            }
-        )
-        answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
-        writer.write(answer.encode())
-        await writer.drain()
-        writer.close()
-
-
 async def test_credentials_come_from_the_token_exchange_service(
     aws_environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exchange = TokenExchange()
-    async with (
-        await asyncio.start_server(exchange.serve, "127.0.0.1", 0) as server,
-        core(tmp_path, aws_environment) as own,
-    ):
-        port = server.sockets[0].getsockname()[1]
-        own.environment = {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://localhost:{port}/2016-11-01/credentialprovider/",
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN": "token of the component",
-        }
+    """Also to a core that starts while the service cannot reach the cloud: it detects, and sends later."""
+    async with token_service() as tokens, core(tmp_path, aws_environment, results="local") as own:
+        own.environment = tokens.environment
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        tokens.refusal = "responded with expired credentials: hunter2"
         async with own.running():
-            own.nucleus.publish("clients/door", message("r", faceless(0)))
-            await until(lambda: bool(exchange.asked))
-    assert "GET /2016-11-01/credentialprovider/ " in exchange.asked[0]
-    assert "Authorization: token of the component" in exchange.asked[0]
+            own.nucleus.publish("clients/door", message("offline", faceless(0)))
+            await until(lambda: "offline" in own.published() and "no_credentials" in own.log)
+            tokens.refusal = None
+            assert set(await answers_of(own.responses, 1)) == {"offline"}
+    assert "GET /2016-11-01/credentialprovider/ " in tokens.asked[0]
+    assert f"Authorization: {TOKEN}" in tokens.asked[0]
+    assert "Traceback" not in own.log
+    assert "hunter2" not in own.log

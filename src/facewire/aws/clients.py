@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
-from aiobotocore.session import get_session  # type: ignore[import-untyped]
 
+from facewire.aws.credentials import aws_session
 from facewire.settings import AwsSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _client(service: str, settings: AwsSettings, **options: Any) -> AbstractAsyn
         "max_pool_connections": _CONNECTIONS,
         "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
     }
-    context: AbstractAsyncContextManager[Any] = get_session().create_client(
+    context: AbstractAsyncContextManager[Any] = aws_session().create_client(
         service,
         region_name=settings.region,
         endpoint_url=settings.aws_endpoint_url,
