@@ -1,5 +1,6 @@
 """`recognize`: batches of the request queue, as AWS hands them over."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,18 @@ class NotingQueue(MemoryQueue):
         self.delays += [(lease.receipt, delay) for lease in leases]
 
 
+class MeetingQueue(NotingQueue):
+    """Answers nobody before so many have given back."""
+
+    def __init__(self, callers: int) -> None:
+        super().__init__()
+        self._barrier = asyncio.Barrier(callers)
+
+    async def give_back(self, leases: Sequence[Any], *, delay: float = 0, unused: bool = False) -> None:
+        await self._barrier.wait()
+        await super().give_back(leases, delay=delay, unused=unused)
+
+
 class NoQueue(MemoryQueue):
     """What SQS says of a queue that is not there."""
 
@@ -65,7 +78,8 @@ class Setting:
         store: MemoryGalleryStore | None = None,
         dead: MemoryQueue | None = None,
     ) -> None:
-        self.requests, self.dead = NotingQueue(), dead or MemoryQueue()
+        self.requests: NotingQueue = NotingQueue()
+        self.dead = dead or MemoryQueue()
         self.responses = MemoryQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("recognize", write=self.lines.append)
@@ -195,6 +209,16 @@ async def test_a_response_queue_out_of_reach_fails_all_that_was_answered() -> No
     assert await setting.recognize(sqs(single_face("Red", "r1"), single_face("Red", "r2"))) == NOBODY
 
 
+async def test_messages_that_failed_wait_for_a_slow_queue_together() -> None:
+    setting = Setting()
+    setting.requests = MeetingQueue(10)
+    setting.responses.failures["send"] = 1
+    recognize = setting.with_people(People(setting.embedder, None, None, poll_seconds=60))
+    async with asyncio.timeout(5):
+        result = await recognize(sqs(*(single_face("Red", f"r{number}") for number in range(10))))
+    assert len(failed_ids(result)) == 10
+
+
 async def test_of_a_batch_that_a_queue_took_in_part_the_rest_comes_again() -> None:
     setting = Setting()
     setting.responses = ChoosyQueue(never=b'"r2"', later=b'"r0"')
@@ -220,11 +244,11 @@ async def test_an_answer_goes_to_every_response_queue() -> None:
     assert setting.responses.bodies == copies.bodies != []
 
 
-async def test_a_gallery_that_was_never_read_fails_the_event() -> None:
+async def test_while_the_gallery_was_never_read_all_messages_come_again_soon() -> None:
     store = MemoryGalleryStore(failure=StoreError("unreachable", "no answer"))
     setting = Setting(store=store)
-    with pytest.raises(StoreError, match="unreachable"):
-        await setting.recognize(sqs(single_face("Red", "r1")))
+    assert failed_ids(await setting.recognize(sqs(single_face("Red", "r1"), single_face("Red", "r2")))) == ["m0", "m1"]
+    assert [0 < delay < 2 for _, delay in setting.requests.delays] == [True, True]
     store.failure = None
     assert await setting.recognize(sqs(single_face("Red", "r1"))) == NOBODY
 

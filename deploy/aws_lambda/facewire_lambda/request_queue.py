@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from facewire.errors import RecognizeError
+from facewire.errors import RecognizeError, StoreError
 from facewire.failures import error_name
 from facewire.gallery import Gallery
 from facewire.messages import DetectedFaces, RecognizedFaces
@@ -71,16 +71,24 @@ class Recognize:
         self._metrics = metrics
 
     async def __call__(self, event: Event) -> dict[str, Any]:
-        """Return the messages that failed; StoreError, for all of them, where the gallery cannot be read."""
+        """Return the messages that come again."""
         records = Record.all_of(event)
         self._metrics.count("Messages", len(records))
-        gallery = await self._people.gallery()
+        failures = await self._answer(records)
+        # All at once: with a queue out of reach each takes long, and without a result the answered come again as well.
+        settled = await asyncio.gather(*(self._retries.settles(work.record, work.error) for work in failures))
+        return batch_result([work.record for work, done in zip(failures, settled, strict=True) if not done])
+
+    async def _answer(self, records: Sequence[Record]) -> list[Failed]:
+        """Answer the messages; return those that failed, which are all of them where the gallery cannot be read."""
+        try:
+            gallery = await self._people.gallery()
+        except StoreError as error:
+            return [Failed(record, error) for record in records]
         outcomes = await asyncio.to_thread(self._recognize, [record.lease.body for record in records], gallery)
         works = [await self._finish(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
         failures = [work for work in works if isinstance(work, Failed)]
-        failures += await self._send([work for work in works if isinstance(work, Answered)])
-        settled = [await self._retries.settles(work.record, work.error) for work in failures]
-        return batch_result([work.record for work, done in zip(failures, settled, strict=True) if not done])
+        return failures + await self._send([work for work in works if isinstance(work, Answered)])
 
     def _recognize(self, bodies: Sequence[bytes], gallery: Gallery) -> list[Recognition | Exception]:
         messages = [_read(body) for body in bodies]
