@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from facewire.errors import RecognizeError
 from facewire.messages import DetectedFaces, RecognizedFaces, failed
+from facewire.stores import Result
 from facewire_lambda.dead_letters import DeadLetters
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses
@@ -15,9 +18,19 @@ from pipeline_fakes import MemoryQueue
 NOBODY: dict[str, Any] = {"batchItemFailures": []}
 
 
+class Fragile(FakeResults):
+    """Fails on the request r1 as no store should."""
+
+    async def get(self, request_id: str) -> Result | None:
+        if request_id == "r1":
+            message = "a bug"
+            raise RuntimeError(message)
+        return await super().get(request_id)
+
+
 class Setting:
-    def __init__(self) -> None:
-        self.results, self.responses = FakeResults(), MemoryQueue()
+    def __init__(self, results: FakeResults | None = None) -> None:
+        self.results, self.responses = results or FakeResults(), MemoryQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("dead-letters", write=self.lines.append)
         responses = Responses([self.responses])
@@ -73,6 +86,22 @@ async def test_what_names_no_request_is_deleted() -> None:
     setting = Setting()
     assert await setting.dead_letters(sqs("{not JSON")) == NOBODY
     assert setting.answers == []
+
+
+async def test_an_answer_that_no_queue_takes_is_logged_and_does_not_come_for_ever() -> None:
+    setting = Setting()
+    swollen = json.dumps({"request_id": "r1", "faces": [], "content_sha256": "f" * 1_000_000})
+    with capture_logs() as logs:
+        assert await setting.dead_letters(sqs(swollen, given_up())) == NOBODY
+    assert "a queue takes 1,000,000" in next(line["reason"] for line in logs if "reason" in line)
+    assert [sent.request_id for sent in setting.answers] == ["r2"]
+
+
+async def test_a_letter_that_brings_out_a_bug_leaves_its_neighbours_alone() -> None:
+    setting = Setting(Fragile())
+    result = await setting.dead_letters(sqs(single_face("Red", "r1"), given_up()))
+    assert result == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert [sent.request_id for sent in setting.answers] == ["r2"]
 
 
 async def test_it_is_sent_before_it_is_recorded_so_that_no_failure_in_between_loses_it() -> None:

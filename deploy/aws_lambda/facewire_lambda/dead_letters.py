@@ -10,14 +10,14 @@ from typing import Any
 
 import structlog
 
-from facewire.errors import QueueError, StoreError
-from facewire.failures import answer_given_up
+from facewire.errors import FacewireError, RecognizeError
+from facewire.failures import answer_given_up, error_name, error_origin
 from facewire.messages import RecognizedFaces
 from facewire.queues.sqs import SqsQueues
 from facewire.stores import ResultStore
 from facewire_lambda.batch import Record, batch_result
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import Responses
+from facewire_lambda.responses import Responses, answer_body
 from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
 from facewire_lambda.stores import open_stores
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DeadLetters:
-    """Sends the answer and then records it, unless the request has one; what names no request is logged and deleted."""
+    """Sends the answer, then records it, unless the request has one; what cannot be answered is logged and deleted."""
 
     def __init__(self, results: ResultStore, *, responses: Responses, metrics: Metrics) -> None:
         self._results = results
@@ -35,20 +35,22 @@ class DeadLetters:
 
     async def __call__(self, event: Event) -> dict[str, Any]:
         """Return the messages to come again, as queue or store were out of reach."""
-        return batch_result([record for record in Record.all_of(event) if not await self._settled(record)])
+        records = Record.all_of(event)
+        settled = await asyncio.gather(*map(self._settles, records))
+        return batch_result([record for record, done in zip(records, settled, strict=True) if not done])
 
-    async def _settled(self, record: Record) -> bool:
+    async def _settles(self, record: Record) -> bool:
         self._metrics.count("DeadLetters")
-        answer = await asyncio.to_thread(answer_given_up, record.lease.body, "cloud")
+        answer = await asyncio.to_thread(_answer_to, record)
         if answer is None:
-            size = len(record.lease.body)
-            _log.error("a dead letter names no request", message_id=record.message_id, size=size)
             return True
         try:
             await self._answer(answer)
-        except (QueueError, StoreError) as error:
-            facts = {"request_id": answer.request_id, "error": error.code, "detail": error.detail}
-            _log.warning("a dead letter comes again", stage=error.stage, **facts)
+        except Exception as error:  # noqa: BLE001 - of this letter alone: its neighbours are not to come again for it
+            self._metrics.count("Retried")
+            facts = {"error": error_name(error), "at": error_origin(error)}
+            detail = error.detail if isinstance(error, FacewireError) else None
+            _log.warning("a dead letter comes again", request_id=answer.request_id, detail=detail, **facts)
             return False
         return True
 
@@ -66,6 +68,20 @@ class DeadLetters:
         if known is None or known.status == "pending":
             return False
         return not answer.content_sha256 or known.content_sha256 == answer.content_sha256
+
+
+def _answer_to(record: Record) -> RecognizedFaces | None:
+    """Return the answer to a dead letter; None where it names no request, or the answer is too large for a queue."""
+    answer = answer_given_up(record.lease.body, "cloud")
+    reason = "it names no request"
+    try:
+        if answer is not None and answer_body(answer):
+            return answer
+    except RecognizeError as error:
+        reason = error.detail
+    facts = {"message_id": record.message_id, "size": len(record.lease.body)}
+    _log.error("a dead letter cannot be answered", reason=reason, **facts)
+    return None
 
 
 @Handler
