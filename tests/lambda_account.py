@@ -1,4 +1,4 @@
-"""A place of its own on the emulator of AWS for functions: queues with their dead letters, a bucket, a table."""
+"""A place of its own on the emulator of AWS for functions: queues with their dead letters, a bucket, tables."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from facewire.aws.provision import ensure_bucket, ensure_queue
 from facewire.messages import RecognizedFaces
 from facewire.queues.sqs import SqsQueue, SqsQueues
 from facewire.stores import Result
-from facewire.stores.dynamodb import DynamoDbResultStore, Table, ensure_table
+from facewire.stores.dynamodb import DynamoDbResultStore, Table, ensure_table, indexes_of
 from facewire_lambda.emf import Metrics
 from facewire_lambda.runtime import Container, Handler
 from facewire_lambda.settings import LambdaSettings
@@ -27,7 +27,7 @@ class Context:
 
 @dataclass
 class Account:
-    """Queues, a bucket and a table of their own, and the functions that are open there."""
+    """Queues, a bucket and tables of their own, and the functions that are open there."""
 
     settings: LambdaSettings
     opened: ExitStack
@@ -47,6 +47,7 @@ class Account:
             "FACEWIRE_REQUEST_QUEUE": self.settings.request_queue,
             "FACEWIRE_RESPONSE_QUEUE": self.settings.response_queues[0],
             "FACEWIRE_TABLE": self.settings.required_table(),
+            "FACEWIRE_GALLERY_TABLE": self.settings.required_gallery(),
             "FACEWIRE_MIN_FACE_SIZE": str(self.settings.min_face_size),
         }
 
@@ -114,6 +115,7 @@ def new_account(endpoint: str) -> LambdaSettings:
         response_queues=(f"{name}-responses",),
         bucket=name,
         table=name,
+        gallery_table=f"{name}-gallery",
         min_face_size=60,
     )
     asyncio.run(provide(settings, name))
@@ -125,7 +127,8 @@ async def provide(settings: LambdaSettings, name: str) -> None:
         await ensure_queue(queues, settings.request_queue)
         await ensure_queue(queues, settings.response_queues[0])
         await ensure_bucket(s3, name, settings.region)
-        await ensure_table(tables, name)
+        for table in (settings.required_table(), settings.required_gallery()):
+            await ensure_table(tables, table, indexes=indexes_of(table, results=settings.table))
 
 
 def frame(samples: Path, file: str, request_id: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from facewire.messages import explain
 
 #: A request is waited for, and its id stands for it, a month at most.
 LONGEST_WAIT_SECONDS = 31 * 86_400
+#: What DynamoDB takes for the name of a table.
+TABLE_NAME = r"^[A-Za-z0-9_.-]{3,255}$"
 #: A century; dates beyond the year 9999 cannot be reckoned with.
 LONGEST_KEPT_DAYS = 36_525
 
@@ -91,11 +93,18 @@ class AwsSettings(Settings):
 
 
 class StoreSettings(AwsSettings):
-    """What keeps results and the gallery: an SQLite file in `data_dir`, or a DynamoDB table."""
+    """What keeps results and the gallery: an SQLite file in `data_dir`, or one DynamoDB table or two."""
 
     store: Literal["sqlite", "dynamodb"] = "sqlite"
     data_dir: Path = Path("facewire-data")
-    table: str = Field(default="facewire", pattern=r"^[A-Za-z0-9_.-]{3,255}$")
+    table: str = Field(default="facewire", pattern=TABLE_NAME)
+    #: Where the gallery has a table of its own; without it the gallery is in `table`, beside the results.
+    gallery_table: str | None = Field(default=None, pattern=TABLE_NAME)
+
+    @property
+    def table_of_gallery(self) -> str:
+        """Return the name of the DynamoDB table that the gallery is in."""
+        return self.gallery_table or self.table
 
 
 class DetectorSettings(MqttSettings):

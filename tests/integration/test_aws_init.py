@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from aws_emulator import free_port
-from facewire.aws.clients import s3_client, sqs_client
+from facewire.aws.clients import dynamodb_client, s3_client, sqs_client
 from facewire.aws.provision import ensure_bucket, ensure_queue
 from facewire.errors import FacewireError
 from facewire.settings import AwsSettings, StoreSettings
@@ -55,6 +55,19 @@ async def test_makes_the_table_where_results_are_kept_in_dynamodb(settings: Stor
     with_table = settings.model_copy(update={"store": "dynamodb", "table": f"t-{uuid4().hex}"})
     assert f"table {with_table.table}: made" in await init(with_table)
     assert f"table {with_table.table}: was there" in await init(with_table)
+
+
+async def test_makes_a_second_table_where_the_gallery_has_one_of_its_own(settings: StoreSettings) -> None:
+    names = {"table": f"t-{uuid4().hex}", "gallery_table": f"g-{uuid4().hex}"}
+    with_tables = settings.model_copy(update={"store": "dynamodb", **names})
+    tables = [line for line in await init(with_tables) if line.startswith("table")]
+    assert tables == [f"table {name}: made" for name in names.values()]
+    async with dynamodb_client(with_tables) as client:
+        gallery = (await client.describe_table(TableName=names["gallery_table"]))["Table"]
+    assert not gallery.get("GlobalSecondaryIndexes")
+    assert [line for line in await init(with_tables) if line.startswith("table")] == [
+        f"table {name}: was there" for name in names.values()
+    ]
 
 
 async def test_a_message_that_crashes_every_worker_ends_among_the_dead_letters(settings: StoreSettings) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +23,14 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from aws_emulator import PROGRAM as MINISTACK
 from aws_emulator import REGION
 from aws_stack import ACCOUNT, IMAGE, Cloud, deploy, guarded_cloud
+from facewire.messages import Frame, RecognizedFace, RecognizedFaces, now
+from facewire.queues.sqs import SqsQueues
+from facewire.stores import EnrolledFace, GalleryStore, ResultQuery, ResultStore
 from facewire.stores.dynamodb_faces import FACES
 from facewire.stores.dynamodb_items import Item, item_of
 from facewire.stores.dynamodb_rows import Row
+from facewire.stores.opening import open_stores
+from facewire_gateway.settings import GatewayServiceSettings
 
 T = TypeVar("T")
 PERSON = "Ada Lovelace"
@@ -182,6 +188,57 @@ def test_nobody_else_posts_frames(stack: Stack) -> None:
     stranger = stack.user("EnrollPolicyArn")
     assert stack.post({"request_id": "post-2", "filename": "x", "content": "x"}, None).status_code == 403
     assert stack.post({"request_id": "post-2", "filename": "x", "content": "x"}, stranger).status_code == 403
+
+
+async def test_a_gateway_with_the_policy_keeps_results_and_people_in_both_tables(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = stack.user("GatewayPolicyArn")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", user.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", user.secret_key)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(stack.cloud.ca_file))
+    settings = GatewayServiceSettings(
+        store="dynamodb",
+        table=stack.outputs["ResultsTableName"],
+        gallery_table=stack.outputs["GalleryTableName"],
+        request_queue=stack.outputs["RequestQueueUrl"],
+        response_queue=stack.outputs["ResponseQueueUrl"],
+        region=REGION,
+        aws_endpoint_url=stack.cloud.endpoint,
+    )
+    async with open_stores(settings, kept_days=14) as (results, gallery):
+        await _keep_and_forget(results, gallery)
+    async with SqsQueues.open(settings) as queues:
+        await queues.queue(settings.request_queue).depth()
+        responses = queues.queue(settings.response_queue)
+        await responses.depth()
+        for queue in (responses, responses.dead_letters()):
+            await queue.send([b"{}"])
+            leases = await queue.receive(1, wait=1)
+            await queue.extend(leases, 10)
+            await queue.acknowledge(leases)
+    assert stack.faces() == [PERSON]
+
+
+async def _keep_and_forget(results: ResultStore, gallery: GalleryStore) -> None:
+    """Do what a gateway does with results and people; leave none of them but those who were there."""
+    frame = Frame.of(b"picture", request_id="gateway-1", camera="hall")
+    person = "Grace Hopper"
+    await results.expect(frame)
+    assert [row.request_id for row in await results.overdue(now() + timedelta(seconds=1), 1000)] == ["gateway-1"]
+    face = RecognizedFace(
+        index=0, person=person, known=True, similarity=0.9, box=(0, 0, 9, 9), landmarks=None, confidence=1.0
+    )
+    answer = RecognizedFaces(request_id="gateway-1", result=person, camera="hall", faces=[face])
+    assert await results.keep([answer.model_copy(update={"content_sha256": frame.content_sha256})])
+    for query in (ResultQuery(), ResultQuery(camera="hall"), ResultQuery(person=person), ResultQuery(status="done")):
+        assert "gateway-1" in [result.request_id for result in (await results.page(query)).results]
+    await gallery.add([EnrolledFace("face-1", person, "another", b"vector", now(), None)])
+    assert {summary.person for summary in await gallery.people()} == {PERSON, person}
+    assert await gallery.delete_person(person) == 1
+    await results.forget_person(person, gallery_version=await gallery.version())
+    await results.expire(now(), forget_before=now())
+    assert await results.get("gateway-1") is None
 
 
 def test_a_core_sends_to_both_queues_and_reads_neither(stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """The table in DynamoDB: made once, made again where it has gone, and what is said where that cannot be."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from facewire.aws.clients import dynamodb_client
 from facewire.errors import StoreError
 from facewire.messages import Frame, RecognizedFaces
 from facewire.settings import StoreSettings
-from facewire.stores import ResultQuery
-from facewire.stores.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, ensure_table
+from facewire.stores import EnrolledFace, ResultQuery
+from facewire.stores.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, ensure_table, indexes_of
 from facewire.stores.opening import open_stores
 from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
 
 FRAME = Frame.of(b"picture", request_id="r1", camera="door")
+FACE = EnrolledFace("face 1", "Ada", "colour", b"vector", datetime(2026, 11, 22, tzinfo=UTC), None)
 ANSWER = RecognizedFaces(request_id="r1", result="No-Face", content_sha256=FRAME.content_sha256)
 
 
@@ -60,6 +62,35 @@ async def test_a_table_that_has_gone_is_made_again_by_all_who_miss_it(aws_enviro
             await asyncio.gather(results.expect(FRAME), gallery.version(), results.page(ResultQuery()))
         assert {entry["log_level"] for entry in logs} == {"warning"}
         assert await results.keep([ANSWER]) == [ANSWER]
+
+
+async def test_the_gallery_may_have_a_table_of_its_own(aws_environment: str) -> None:
+    settings = with_gallery_table(dynamodb_settings(aws_environment, create_missing=True))
+    async with open_stores(settings) as (results, gallery), dynamodb_client(settings) as client:
+        await gallery.add([FACE])
+        await results.keep([ANSWER])
+        found = {
+            name: {item["pk"]["S"] for item in (await client.scan(TableName=name))["Items"]}
+            for name in (settings.table, settings.table_of_gallery)
+        }
+        made = (await client.describe_table(TableName=settings.table_of_gallery))["Table"]
+    assert "r1" in found[settings.table]
+    assert "#gallery" in found[settings.table_of_gallery]
+    assert not any(key.startswith(("gallery#", "#gallery")) for key in found[settings.table])
+    assert "r1" not in found[settings.table_of_gallery]
+    assert not made.get("GlobalSecondaryIndexes")
+
+
+async def test_a_table_of_the_gallery_alone_is_none_for_results(aws_environment: str) -> None:
+    settings = dynamodb_settings(aws_environment)
+    async with dynamodb_client(settings) as client:
+        assert await ensure_table(client, settings.table, indexes=indexes_of(settings.table, results="another"))
+        with pytest.raises(StoreError, match=r"wrong_table.*FACEWIRE_GALLERY_TABLE"):
+            await ensure_table(client, settings.table)
+
+
+def with_gallery_table(settings: StoreSettings) -> StoreSettings:
+    return settings.model_copy(update={"gallery_table": f"{settings.table}-people"})
 
 
 async def test_an_endpoint_out_of_reach_is_named(aws_environment: str) -> None:

@@ -68,7 +68,15 @@ def test_a_list_of_queues_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_a_function_that_needs_a_table_says_so() -> None:
     with pytest.raises(SettingsError, match="FACEWIRE_TABLE is not set"):
-        LambdaSettings().required_table()
+        LambdaSettings(gallery_table="people").required_table()
+    with pytest.raises(SettingsError, match="FACEWIRE_GALLERY_TABLE is not set"):
+        LambdaSettings().required_gallery()
+
+
+def test_the_gallery_is_among_the_results_unless_it_has_a_table_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LambdaSettings(table="both").required_gallery() == "both"
+    settings = set_all(monkeypatch, {"FACEWIRE_TABLE": "results", "FACEWIRE_GALLERY_TABLE": "people"})
+    assert (settings.required_table(), settings.required_gallery()) == ("results", "people")
 
 
 def test_a_pt_file_stands_for_its_conversion_and_must_have_been_converted(tmp_path: Path) -> None:

@@ -139,6 +139,17 @@ def test_the_tables_are_those_of_the_stores(resources: dict[str, Any]) -> None:
         name: [attribute, "moment"] for name, attribute in INDEXES.items()
     }
     assert {index["Projection"]["ProjectionType"] for index in table["GlobalSecondaryIndexes"]} == {"KEYS_ONLY"}
+    assert "GlobalSecondaryIndexes" not in resources["GalleryTable"]["Properties"]
+
+
+def test_results_and_gallery_are_each_in_their_table(resources: dict[str, Any]) -> None:
+    tables = {"FACEWIRE_TABLE": "ResultsTable", "FACEWIRE_GALLERY_TABLE": "GalleryTable"}
+    for name, function in functions(resources).items():
+        named = {key: value for key, value in function["Environment"]["Variables"].items() if key in tables}
+        assert named == {key: {"Ref": tables[key]} for key in named}
+        role = resources[function["Role"]["Fn::GetAtt"][0]]["Properties"]
+        allowed = [entry for entry in role["Policies"][0]["PolicyDocument"]["Statement"] if "dynamodb:" in str(entry)]
+        assert [entry["Resource"] for entry in allowed] == [{"Fn::GetAtt": [tables[key], "Arn"]} for key in named], name
 
 
 def _keys(table: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses, answer_body
 from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
-from facewire_lambda.stores import open_stores
+from facewire_lambda.stores import open_results
 
 _log = structlog.get_logger(__name__)
 
@@ -88,6 +88,6 @@ def _answer_to(record: Record) -> RecognizedFaces | None:
 @asynccontextmanager
 async def dead_letters(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
     """Open `dead_letters`: the results and the response queues."""
-    async with open_stores(settings) as (results, _), SqsQueues.open(settings) as queues:
+    async with open_results(settings) as results, SqsQueues.open(settings) as queues:
         responses = Responses([queues.queue(name) for name in settings.response_queues])
         yield DeadLetters(results, responses=responses, metrics=metrics)

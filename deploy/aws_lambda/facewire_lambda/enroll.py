@@ -50,6 +50,6 @@ class Enroll:
 @asynccontextmanager
 async def enroll(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
     """Open `enroll`: both models, the gallery and S3."""
-    settings.required_table()
+    settings.required_gallery()
     async with open_frame_recognizer(settings, metrics) as recognizer, s3_client(settings) as client:
         yield Enroll(Pictures(client), recognizer, metrics)

@@ -15,7 +15,7 @@ from facewire_lambda.emf import Metrics
 from facewire_lambda.people import People, open_people
 from facewire_lambda.recognition import load_face_recognizer
 from facewire_lambda.settings import LambdaSettings
-from facewire_lambda.stores import open_stores_if_any
+from facewire_lambda.stores import open_gallery_if_any
 
 _STEPS = {
     "decode": "DecodeMs",
@@ -62,6 +62,6 @@ class FrameRecognizer:
 async def open_frame_recognizer(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[FrameRecognizer]:
     """Load both models and open the gallery."""
     detector, recognizer = load_face_detector(settings, threads=settings.threads), load_face_recognizer(settings)
-    async with open_stores_if_any(settings) as (_, gallery):
+    async with open_gallery_if_any(settings) as gallery:
         people = open_people(settings, recognizer.embedder, gallery)
         yield FrameRecognizer(detector, recognizer, people, metrics)

@@ -22,7 +22,7 @@ from facewire_lambda.frames import FrameRecognizer, open_frame_recognizer
 from facewire_lambda.pictures import Picture, Pictures, Place
 from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
-from facewire_lambda.stores import open_stores
+from facewire_lambda.stores import open_results
 
 #: The stage of each of our own errors, which begins its text.
 _STAGES = {kind.__name__: kind.stage for kind in FacewireError.__subclasses__()}
@@ -123,5 +123,5 @@ async def ingest_detect(settings: LambdaSettings, metrics: Metrics) -> AsyncIter
 @asynccontextmanager
 async def ingest_store(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
     """Open `ingest_store`: S3 and the results."""
-    async with open_stores(settings) as (results, _), s3_client(settings) as client:
+    async with open_results(settings) as results, s3_client(settings) as client:
         yield IngestStore(Pictures(client), results, metrics)

@@ -49,7 +49,7 @@ class People:
         if recognition.enrolled is None:
             return
         if self._store is None:
-            raise GalleryError("no_table", "nobody can be enrolled without a table: set FACEWIRE_TABLE")
+            raise GalleryError("no_table", "nobody can be enrolled without a table: set FACEWIRE_GALLERY_TABLE")
         await self._store.add([recognition.enrolled])
         self._due = -math.inf
 

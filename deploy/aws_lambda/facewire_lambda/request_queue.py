@@ -28,7 +28,7 @@ from facewire_lambda.responses import Responses, answer_body
 from facewire_lambda.retries import Retries, failed_answer
 from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
-from facewire_lambda.stores import open_stores_if_any
+from facewire_lambda.stores import open_gallery_if_any
 
 _STEPS = {
     "queue": "QueueMs",
@@ -154,7 +154,7 @@ def _read(body: bytes) -> DetectedFaces | RecognizeError:
 async def recognize(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
     """Open `recognize`: the embedder, the gallery and the queues."""
     recognizer = load_face_recognizer(settings)
-    async with open_stores_if_any(settings) as (_, gallery), SqsQueues.open(settings) as queues:
+    async with open_gallery_if_any(settings) as gallery, SqsQueues.open(settings) as queues:
         requests = queues.queue(settings.request_queue)
         responses = Responses([queues.queue(name) for name in settings.response_queues])
         yield Recognize(

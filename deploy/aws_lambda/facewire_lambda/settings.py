@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from facewire.errors import SettingsError
-from facewire.settings import LONGEST_KEPT_DAYS, AwsSettings, DetectorSettings, RecognizerSettings
+from facewire.settings import LONGEST_KEPT_DAYS, TABLE_NAME, AwsSettings, DetectorSettings, RecognizerSettings
 
 #: Beyond this a single frame gains little.
 _MOST_THREADS = 4
@@ -42,8 +42,9 @@ class LambdaSettings(DetectorSettings, RecognizerSettings, AwsSettings):
         min_length=1,
         validation_alias=AliasChoices("FACEWIRE_RESPONSE_QUEUE", "SQS_RESPONSE_QUEUE_URL"),
     )
-    #: The DynamoDB table of results and gallery.
-    table: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{3,255}$")
+    #: The DynamoDB table of results, and of the gallery where that has none of its own.
+    table: str | None = Field(default=None, pattern=TABLE_NAME)
+    gallery_table: str | None = Field(default=None, pattern=TABLE_NAME)
     results_days: float = Field(default=7.0, gt=0, le=LONGEST_KEPT_DAYS)
     #: The network of FaceNet: an ONNX file, or the `.pt` file that was converted when the image was built.
     model_file: Path | None = Field(default=None, validation_alias=AliasChoices("FACEWIRE_MODEL_FILE", "MODEL_PATH"))
@@ -57,8 +58,19 @@ class LambdaSettings(DetectorSettings, RecognizerSettings, AwsSettings):
         """How many threads a network gets: a container has one event at a time, so all of its cores are free."""
         return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
 
+    @property
+    def table_of_gallery(self) -> str | None:
+        """Return the name of the DynamoDB table that the gallery is in; None where only a file may hold one."""
+        return self.gallery_table or self.table
+
     def required_table(self) -> str:
-        """Return the table; SettingsError for a function that cannot do without one."""
+        """Return the table of results; SettingsError for a function that cannot do without one."""
         if self.table is None:
-            raise SettingsError("no_table", "FACEWIRE_TABLE is not set: name the DynamoDB table of results and gallery")
+            raise SettingsError("no_table", "FACEWIRE_TABLE is not set: name the DynamoDB table of results")
         return self.table
+
+    def required_gallery(self) -> str:
+        """Return the table of the gallery; SettingsError for a function that cannot do without one."""
+        if self.table_of_gallery is None:
+            raise SettingsError("no_table", "FACEWIRE_GALLERY_TABLE is not set: name the DynamoDB table of the gallery")
+        return self.table_of_gallery

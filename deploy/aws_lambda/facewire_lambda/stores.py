@@ -1,31 +1,33 @@
-"""The stores of results and gallery, where the functions are given a table."""
+"""The stores of results and of the gallery, each in the table that the functions are given for it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from facewire.aws.clients import dynamodb_client
 from facewire.stores import GalleryStore, ResultStore
-from facewire.stores.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, Table
+from facewire.stores.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, Table, indexes_of
 from facewire_lambda.settings import LambdaSettings
 
 
 @asynccontextmanager
-async def open_stores(settings: LambdaSettings) -> AsyncIterator[tuple[ResultStore, GalleryStore]]:
-    """Yield the stores in the table; SettingsError without one. DynamoDB deletes results after `results_days`."""
+async def open_results(settings: LambdaSettings) -> AsyncIterator[ResultStore]:
+    """Yield the results; SettingsError without a table. DynamoDB deletes them after `results_days`."""
     name = settings.required_table()
     async with dynamodb_client(settings) as client:
-        table = Table(client, name, create_missing=settings.aws_create_missing)
-        results = DynamoDbResultStore(
-            table, id_window_seconds=settings.id_window_seconds, kept_days=settings.results_days
+        yield DynamoDbResultStore(
+            Table(client, name, create_missing=settings.aws_create_missing),
+            id_window_seconds=settings.id_window_seconds,
+            kept_days=settings.results_days,
         )
-        yield results, DynamoDbGalleryStore(table)
 
 
 @asynccontextmanager
-async def open_stores_if_any(settings: LambdaSettings) -> AsyncIterator[tuple[ResultStore | None, GalleryStore | None]]:
-    """Yield the stores, or None twice where no table is set."""
-    if settings.table is None:
-        yield None, None
+async def open_gallery_if_any(settings: LambdaSettings) -> AsyncIterator[GalleryStore | None]:
+    """Yield the gallery, or None where no table is set."""
+    name = settings.table_of_gallery
+    if name is None:
+        yield None
         return
-    async with open_stores(settings) as stores:
-        yield stores
+    indexes = indexes_of(name, results=settings.table)
+    async with dynamodb_client(settings) as client:
+        yield DynamoDbGalleryStore(Table(client, name, create_missing=settings.aws_create_missing, indexes=indexes))

@@ -18,10 +18,11 @@ def aws() -> None:
 def init(
     wait: Annotated[float, typer.Option(help="Seconds to wait for AWS to answer.")] = 60.0,
 ) -> None:
-    """Make the queues with their dead letters, the bucket and, with FACEWIRE_STORE=dynamodb, the table.
+    """Make the queues with their dead letters, the bucket and, with FACEWIRE_STORE=dynamodb, the tables.
 
     What is there already stays as it is. Names, region and endpoint come from FACEWIRE_REQUEST_QUEUE, _RESPONSE_QUEUE,
-    _BUCKET, _TABLE, _REGION and _AWS_ENDPOINT_URL, credentials from where every AWS client looks for them.
+    _BUCKET, _TABLE, _GALLERY_TABLE, _REGION and _AWS_ENDPOINT_URL, credentials from where every AWS client looks for
+    them.
     """
     from facewire.settings import StoreSettings
     from facewire_standalone.aws_commands import init_aws

@@ -1,4 +1,4 @@
-"""What Facewire needs to find in AWS: queues with their dead letters, a bucket and, where chosen, a table.
+"""What Facewire needs to find in AWS: queues with their dead letters, a bucket and, where chosen, a table or two.
 
 Making it twice changes nothing, and whatever is there already stays as it is.
 """
@@ -15,7 +15,7 @@ from facewire.aws.errors import AWS_ERRORS, aws_errors_as, error_code
 from facewire.errors import QueueError, StoreError
 from facewire.messages import MAX_MESSAGE_BYTES
 from facewire.settings import AwsSettings, StoreSettings
-from facewire.stores.dynamodb_schema import ensure_table
+from facewire.stores.dynamodb_schema import ensure_table, indexes_of
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -61,7 +61,9 @@ async def ensure_all(settings: StoreSettings) -> AsyncIterator[Ensured]:
             yield queue
     if settings.store == "dynamodb":
         async with dynamodb_client(settings) as dynamodb:
-            yield Ensured("table", settings.table, await ensure_table(dynamodb, settings.table))
+            for name in dict.fromkeys((settings.table, settings.table_of_gallery)):
+                made = await ensure_table(dynamodb, name, indexes=indexes_of(name, results=settings.table))
+                yield Ensured("table", name, made)
     async with s3_client(settings) as s3:
         yield await ensure_bucket(s3, settings.bucket, settings.region)
 

@@ -11,7 +11,7 @@ import structlog
 from facewire.aws.errors import AWS_ERRORS, error_code, explain_error
 from facewire.errors import StoreError
 from facewire.stores.dynamodb_items import Item, Key, Value, Write, attributes, expressions, item_of
-from facewire.stores.dynamodb_schema import ensure_table
+from facewire.stores.dynamodb_schema import INDEXES, ensure_table
 from facewire.waiting import growing_pauses
 
 if TYPE_CHECKING:
@@ -43,13 +43,22 @@ class Written:
 class Table:
     """One table, shared by the stores of a process. With `create_missing` it is made again where it has gone.
 
+    `indexes` are those that it gets then.
     Every call raises StoreError: `unreachable`, `unavailable`, `no_such_table`, `no_credentials`, `refused`.
     """
 
-    def __init__(self, client: "DynamoDBClient", name: str, *, create_missing: bool = False) -> None:
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        name: str,
+        *,
+        create_missing: bool = False,
+        indexes: Mapping[str, str] = INDEXES,
+    ) -> None:
         self._client = client
         self._name = name
         self._create_missing = create_missing
+        self._indexes = indexes
 
     async def get(self, key: Key) -> Item | None:
         """Return the item as it is at this moment, None if there is none."""
@@ -158,7 +167,7 @@ class Table:
             if error.code != "no_such_table" or not self._create_missing:
                 raise
         _log.warning("the table is missing: made again", table=self._name)
-        await ensure_table(self._client, self._name)
+        await ensure_table(self._client, self._name, indexes=self._indexes)
         return await _explained(operation, request)
 
 

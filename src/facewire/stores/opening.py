@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from facewire.aws.clients import dynamodb_client
 from facewire.data_folder import open_database
@@ -9,8 +10,12 @@ from facewire.settings import StoreSettings
 from facewire.stores import GalleryStore, ResultStore
 from facewire.stores.dynamodb_gallery import DynamoDbGalleryStore
 from facewire.stores.dynamodb_results import DynamoDbResultStore
+from facewire.stores.dynamodb_schema import indexes_of
 from facewire.stores.dynamodb_table import Table
 from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
 
 
 @asynccontextmanager
@@ -18,6 +23,8 @@ async def open_stores(
     settings: StoreSettings, *, id_window_seconds: float = 600.0, kept_days: float | None = None
 ) -> AsyncIterator[tuple[ResultStore, GalleryStore]]:
     """Yield the stores of results and of the gallery; SettingsError `data_dir` where the folder cannot be used.
+
+    In DynamoDB they share a table unless the gallery has one of its own.
 
     `id_window_seconds` is how long a request id stands for one request, `kept_days` how long results and their
     tombstones are kept together.
@@ -28,6 +35,11 @@ async def open_stores(
             yield results, SqliteGalleryStore(database)
         return
     async with dynamodb_client(settings) as client:
-        table = Table(client, settings.table, create_missing=settings.aws_create_missing)
+        table, gallery = (_table(client, settings, name) for name in (settings.table, settings.table_of_gallery))
         kept = DynamoDbResultStore(table, id_window_seconds=id_window_seconds, kept_days=kept_days)
-        yield kept, DynamoDbGalleryStore(table)
+        yield kept, DynamoDbGalleryStore(gallery)
+
+
+def _table(client: "DynamoDBClient", settings: StoreSettings, name: str) -> Table:
+    indexes = indexes_of(name, results=settings.table)
+    return Table(client, name, create_missing=settings.aws_create_missing, indexes=indexes)
