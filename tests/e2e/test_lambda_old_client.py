@@ -1,7 +1,8 @@
 """A client of earlier deployments, unchanged: it POSTs to the Function URL, polls the response queue, reads `result`.
 
-The functions know nothing but the settings of those deployments. The emulator of AWS has Function URL, queues and event
-source mapping; the functions run in its workers, or under the real runtime interface emulator behind it.
+Each function knows nothing but the settings that those deployments give it. The emulator of AWS has Function URL,
+queues and event source mapping; the functions run in its workers, or under the real runtime interface emulator behind
+it.
 FACEWIRE_OLD_CLIENT_FRAMES=100 sends that many, one each second, as a camera would.
 """
 
@@ -115,15 +116,17 @@ def deployment(
     session = get_session()
     sqs, functions = (session.create_client(service) for service in ("sqs", "lambda"))
     urls = [sqs.create_queue(QueueName=f"{name}-{kind}-queue")["QueueUrl"] for kind in ("req", "resp")]
-    settings = {
-        "REGION": "us-east-1",
-        "SQS_REQUEST_QUEUE_URL": urls[0],
-        "SQS_RESPONSE_QUEUE_URL": urls[1],
-        "MODEL_PATH": str(find(DEFAULT_EMBEDDER)),
-        "MODEL_WT_PATH": str(gallery_file),
+    told = {
+        "fd": {"REGION": "us-east-1", "SQS_REQUEST_QUEUE_URL": urls[0]},
+        "fr": {
+            "REGION": "us-east-1",
+            "SQS_RESPONSE_QUEUE_URL": urls[1],
+            "MODEL_PATH": str(find(DEFAULT_EMBEDDER)),
+            "MODEL_WT_PATH": str(gallery_file),
+        },
     }
     with ExitStack() as opened:
-        for kind in ("fd", "fr"):
+        for kind, settings in told.items():
             if request.param == "workers":
                 settings["PYTHONPATH"] = python_path()
             else:
@@ -172,3 +175,10 @@ def test_every_frame_is_answered_with_the_name_on_its_label(
     print(f"{FRAMES} frames, {right} right, {len(wrong)} wrong, mean latency {seconds:.3f} s")  # noqa: T201 - a figure
     assert wrong == set()
     assert right >= FRAMES * 15 / 16
+
+
+def test_a_frame_without_a_face_is_answered_at_once(deployment: Deployment, samples: Path) -> None:
+    content = base64.b64encode((samples / "cat.jpg").read_bytes()).decode()
+    body = {"request_id": "no-face", "filename": "cat.jpg", "content": content}
+    response = httpx.post(deployment.function_url, json=body, timeout=60)
+    assert (response.status_code, response.json()["faces"], response.json()["result"]) == (200, 0, "No-Face")

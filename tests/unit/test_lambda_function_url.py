@@ -14,8 +14,9 @@ from facewire.messages import DetectedFaces, RecognizedFaces
 from facewire.queues import Sender
 from facewire.vision.mtcnn import Detections
 from facewire_lambda.emf import Metrics
-from facewire_lambda.function_url import MAX_BODY_BYTES, Detect
+from facewire_lambda.function_url import MAX_BODY_BYTES, Detect, response_queues
 from facewire_lambda.responses import Responses
+from facewire_lambda.settings import LambdaSettings
 from lambda_events import function_url, portrait, text
 from pipeline_fakes import ChoosyQueue, MemoryQueue
 
@@ -96,6 +97,22 @@ async def test_a_frame_without_a_face_is_answered_on_every_response_queue() -> N
         answer = RecognizedFaces.from_bytes(queue.bodies[0])
         assert (answer.request_id, answer.result, answer.status) == ("r1", "No-Face", "done")
         assert answer.timings_ms["total"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("told", "queues"),
+    [
+        ({}, ("facewire-responses",)),
+        ({"SQS_REQUEST_QUEUE_URL": "https://sqs/1/req"}, ()),
+        ({"SQS_REQUEST_QUEUE_URL": "https://sqs/1/req", "SQS_RESPONSE_QUEUE_URL": "a,b"}, ("a", "b")),
+    ],
+)
+def test_where_only_the_request_queue_is_named_no_other_is_sent_to(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], queues: tuple[str, ...]
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert response_queues(LambdaSettings.read()) == queues
 
 
 @pytest.mark.parametrize(

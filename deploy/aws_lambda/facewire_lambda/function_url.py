@@ -6,7 +6,7 @@ Event and result are those of Lambda's payload format 2.0.
 import asyncio
 import binascii
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -60,9 +60,9 @@ Result = dict[str, Any]
 class Detect:
     """Answers a POST: 200 with the request id and the number of faces once the next message is sent.
 
-    A frame without a face has its answer, `No-Face`, on the response queues then. 400 says what is wrong with a body,
-    413 names a limit, 503 says that the queue is out of reach and the frame is to be sent again, 500 that there is no
-    such queue or no access to it.
+    A frame without a face has its answer, `No-Face`, on the response queues then, if there are any. 400 says what is
+    wrong with a body, 413 names a limit, 503 says that the queue is out of reach and the frame is to be sent again, 500
+    that there is no such queue or no access to it.
     """
 
     def __init__(self, detector: FaceDetector, *, requests: Sender, responses: Responses, metrics: Metrics) -> None:
@@ -183,11 +183,22 @@ def _response(status: HTTPStatus, said: Mapping[str, Any], headers: Mapping[str,
     }
 
 
+def response_queues(settings: LambdaSettings) -> Sequence[str]:
+    """Return the queues on which frames without a face are answered.
+
+    There are none where only the request queue is named: earlier deployments tell this function of no other.
+    """
+    if "response_queues" in settings.model_fields_set or "request_queue" not in settings.model_fields_set:
+        return settings.response_queues
+    _log.warning("no response queue is named: frames without a face are answered in the HTTP response alone")
+    return ()
+
+
 @Handler
 @asynccontextmanager
 async def detect(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
     """Open `detect`: the detector and the queues."""
     detector = load_face_detector(settings, threads=settings.threads)
     async with SqsQueues.open(settings) as queues:
-        responses = Responses([queues.queue(name) for name in settings.response_queues])
+        responses = Responses([queues.queue(name) for name in response_queues(settings)])
         yield Detect(detector, requests=queues.queue(settings.request_queue), responses=responses, metrics=metrics)
