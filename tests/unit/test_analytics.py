@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from aws_stack import read_template
+from aws_stack import TEMPLATES, read_template
 
 
 def test_the_table_goes_back_as_far_as_objects_are_kept() -> None:
@@ -11,3 +11,27 @@ def test_the_table_goes_back_as_far_as_objects_are_kept() -> None:
     found = re.fullmatch(r"NOW-(\d+)YEARS,NOW\+1DAYS", table["Parameters"]["projection.day.range"])
     assert found is not None
     assert int(found[1]) * 365 >= read_template("template.yaml")["Parameters"]["ProcessedDays"]["MaxValue"]
+
+
+def test_whoever_asks_sees_no_pictures() -> None:
+    policy = read_template("analytics.yaml")["Resources"]["QueryPolicy"]["Properties"]["PolicyDocument"]
+    objects = [statement for statement in policy["Statement"] if "s3:GetObject" in statement["Action"]]
+    folders = {statement["Resource"]["Fn::Sub"].partition("${Bucket}/")[2] for statement in objects}
+    (listed,) = [statement for statement in policy["Statement"] if statement["Action"] == "s3:ListBucket"]
+    assert folders == set(listed["Condition"]["StringLike"]["s3:prefix"]) == {"processed/*", "athena/*"}
+
+
+def test_the_readme_asks_for_what_the_stack_makes() -> None:
+    readme = (TEMPLATES / "athena" / "README.md").read_text()
+    (database,) = re.findall(r"--query-execution-context Database=(\w+)", readme)
+    assert database == read_template("template.yaml")["Parameters"]["AnalyticsDatabase"]["Default"]
+    (query,) = re.findall(r"--query-string file://deploy/aws/(\S+)", readme)
+    assert (TEMPLATES / query).is_file()
+    limit = read_template("analytics.yaml")["Resources"]["WorkGroup"]["Properties"]["WorkGroupConfiguration"]
+    assert f"{limit['BytesScannedCutoffPerQuery'] // 1024**3} GiB" in readme.replace("\n", " ")
+
+
+def test_the_policy_is_an_output_of_the_stack() -> None:
+    assert read_template("analytics.yaml")["Outputs"]["QueryPolicyArn"]["Value"] == {"Ref": "QueryPolicy"}
+    output = read_template("template.yaml")["Outputs"]["QueryPolicyArn"]["Value"]
+    assert output == {"Fn::GetAtt": ["Analytics", "Outputs.QueryPolicyArn"]}
