@@ -23,6 +23,8 @@ calls = collections.Counter()
 
 class DecodeError(Exception): pass
 class StoreError(Exception): pass
+Timedout = type("Sandbox.Timedout", (Exception,), {})
+ERRORS = {kind.__name__: kind for kind in (DecodeError, StoreError, Timedout)}
 
 def client(service):
     return botocore.session.get_session().create_client(service, region_name=os.environ["FACEWIRE_REGION"])
@@ -31,7 +33,7 @@ def fail(story, key, step):
     error, times = story.get(step, ("", 0))
     calls[key, step] += 1
     if calls[key, step] <= times:
-        raise {"DecodeError": DecodeError, "StoreError": StoreError}[error](f"attempt {calls[key, step]}")
+        raise ERRORS[error](f"attempt {calls[key, step]}")
 
 def ingest_detect(event, context):
     body = client("s3").get_object(Bucket=event["bucket"], Key=event["key"])["Body"].read()
@@ -121,6 +123,12 @@ def test_an_error_that_stays_is_recorded_after_five_attempts(ingestion: Ingestio
     execution, stored = ingestion.of("down.jpg", {"recognise": ["StoreError", 99]})
     assert (execution["status"], execution["error"]) == ("FAILED", "StoreError")
     assert "attempt 5" in stored["error"]["Cause"]
+
+
+def test_a_picture_that_ends_the_function_is_tried_twice_and_recorded(ingestion: Ingestion) -> None:
+    execution, stored = ingestion.of("vast.jpg", {"recognise": ["Sandbox.Timedout", 99]})
+    assert (execution["status"], execution["error"]) == ("FAILED", "Sandbox.Timedout")
+    assert "attempt 2" in stored["error"]["Cause"]
 
 
 def test_an_answer_that_cannot_be_stored_is_recorded_as_failed(ingestion: Ingestion) -> None:

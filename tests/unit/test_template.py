@@ -14,7 +14,7 @@ from pydantic import AliasChoices
 import facewire_lambda
 from aws_stack import IMAGE, TEMPLATES, expanded, read_template
 from facewire import worker
-from facewire.aws.provision import DEAD_SUFFIX
+from facewire.aws.provision import DEAD_SUFFIX, LARGEST_MESSAGE_BYTES
 from facewire.processed import PREFIX
 from facewire.queues import MAX_RECEIVES
 from facewire.stores.dynamodb_schema import INDEXES, TTL
@@ -25,6 +25,10 @@ from facewire_recognizer.settings import RecognizerServiceSettings
 NAMES = ("template.yaml", "analytics.yaml", "monitoring.yaml", "recognizer-service.yaml", "registry.yaml")
 #: Lambda wants a queue to hide a message for at least six times the timeout of the function that reads it.
 VISIBILITY_TIMEOUTS = 6
+#: What an execution of a state machine of type EXPRESS may take in all.
+EXPRESS_SECONDS = 300
+#: What `aws cloudformation deploy` takes without a bucket.
+LARGEST_TEMPLATE_BYTES = 51_200
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,10 @@ def test_cfn_lint_finds_nothing() -> None:
     program = Path(sys.executable).with_name("cfn-lint")
     lint = subprocess.run([program, *files], capture_output=True, text=True, check=False)
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
+
+
+def test_the_template_is_small_enough_to_be_deployed_as_a_file() -> None:
+    assert (TEMPLATES / "template.yaml").stat().st_size < 0.9 * LARGEST_TEMPLATE_BYTES
 
 
 def test_sam_expands_the_template(template: dict[str, Any]) -> None:
@@ -130,6 +138,13 @@ def test_queues_bury_where_the_workers_look_for_dead_letters(resources: dict[str
         assert policy["maxReceiveCount"] >= MAX_RECEIVES
 
 
+def test_queues_take_messages_as_large_as_ours(resources: dict[str, Any]) -> None:
+    queues = of_type(resources, "AWS::SQS::Queue")
+    events = queues.pop("EventDeadQueue")
+    assert {queue.get("MaximumMessageSize") for queue in queues.values()} == {LARGEST_MESSAGE_BYTES}
+    assert events["QueueName"]["Fn::Sub"].endswith("-events-dead")
+
+
 def test_the_tables_are_those_of_the_stores(resources: dict[str, Any]) -> None:
     for table in of_type(resources, "AWS::DynamoDB::Table").values():
         assert table["TimeToLiveSpecification"] == {"AttributeName": TTL, "Enabled": True}
@@ -159,10 +174,19 @@ def _keys(table: dict[str, Any]) -> list[str]:
 
 def test_the_state_machine_gives_up_at_once_what_the_workers_do() -> None:
     states = json.loads((TEMPLATES / "statemachine.asl.json").read_text())["States"]
-    final, *passing = states["Recognise faces"]["Retry"]
+    final, ended, *passing = states["Recognise faces"]["Retry"]
     assert final["MaxAttempts"] == 0
     assert set(final["ErrorEquals"]) == {error.__name__ for error in worker.FINAL_ERRORS}
+    assert "Sandbox.Timedout" in ended["ErrorEquals"]
     assert passing[-1]["ErrorEquals"] == ["States.ALL"]
+
+
+def test_a_picture_that_takes_too_long_is_recorded_before_an_express_execution_ends() -> None:
+    states = json.loads((TEMPLATES / "statemachine.asl.json").read_text())["States"]
+    recognise, record = states["Recognise faces"], states["Record the failure"]
+    (ended,) = [retry for retry in recognise["Retry"] if "States.Timeout" in retry["ErrorEquals"]]
+    attempts = (1 + ended["MaxAttempts"]) * recognise["TimeoutSeconds"] + ended["IntervalSeconds"]
+    assert attempts + record["TimeoutSeconds"] < EXPRESS_SECONDS
 
 
 def test_what_a_state_fails_in_is_recorded() -> None:
@@ -227,6 +251,15 @@ def test_every_function_has_alarms_on_errors_and_duration(resources: dict[str, A
         name = function["FunctionName"]["Fn::Sub"].replace("AWS::StackName", "Name")
         assert ("Errors", name) in seen
         assert ("Duration", name) in seen or name.endswith("dead-letters")
+
+
+def test_the_readme_counts_the_alarms() -> None:
+    alarms = [
+        resource
+        for resource in read_template("monitoring.yaml")["Resources"].values()
+        if resource["Type"] == "AWS::CloudWatch::Alarm" and "Condition" not in resource
+    ]
+    assert f"| {len(alarms)} alarms at " in (TEMPLATES / "README.md").read_text()
 
 
 def test_every_parameter_is_in_the_console_and_used(template: dict[str, Any]) -> None:
