@@ -1,9 +1,11 @@
-"""The model of attributes over small graphs of the same shape."""
+"""The model of attributes over small graphs of the same shape, and the page that says how to have it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from facewire.convert.graph import GraphBuilder
 from facewire.errors import ModelError, RecognizeError
@@ -95,3 +97,18 @@ def test_the_setting_asks_for_a_model_that_has_to_be_here(tmp_path: Path) -> Non
     assert find("face-api-attributes", tmp_path) == tmp_path / ATTRIBUTES.file
     assert isinstance(load_attributes(tmp_path).guess(pictures((1, 2, 3)))[0], FaceAttributes)
     load_face_recognizer(settings)
+
+
+def test_the_page_puts_the_model_where_containers_and_functions_look_for_it() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "attributes.md").read_text()
+    (override,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (volume,) = yaml.safe_load(override)["services"]["recognizer"]["volumes"]
+    recognizer = (root / "services" / "recognizer" / "Dockerfile").read_text()
+    (folder,) = re.findall(r"FACEWIRE_MODELS_DIR=(/opt/facewire/\S+)", recognizer)
+    assert volume.split(":") == [f"./build/models/{ATTRIBUTES.file}", f"{folder}/{ATTRIBUTES.file}", "ro"]
+    package, version = re.findall(r"npm pack @(\S+)@(\S+)", ATTRIBUTES.source.rstrip(")"))[0]
+    files = set(re.findall(r"[\w-]+-[\d.]+\.tgz", page))
+    assert files == {f"{package.replace('/', '-')}-{version}.tgz"}
+    (argument,) = re.findall(r"--build-arg (\w+)=", page)
+    assert f"ARG {argument}=\n" in (root / "deploy" / "aws_lambda" / "Dockerfile").read_text()
