@@ -101,9 +101,11 @@ class FakeNucleus:
     socket: Path
     configuration: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
-    #: Operations that the component is not authorized for, those the nucleus does not know, those it never answers.
+    #: Operations that the component is not authorized for, and those that the nucleus does not know, cannot do just
+    #: now, or does not answer until `answer_rest`.
     forbidden: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+    unavailable: set[str] = field(default_factory=set)
     unanswered: set[str] = field(default_factory=set)
     streams: list[Stream] = field(default_factory=list)
     #: What the component has published: to local topics, to AWS IoT Core.
@@ -118,6 +120,7 @@ class FakeNucleus:
     asked: list[str] = field(default_factory=list)
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _rest: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -165,6 +168,13 @@ class FakeNucleus:
         """Ask the component what it thinks of a configuration."""
         event = {"validateConfigurationUpdateEvent": {"configuration": configuration, "deploymentId": deployment}}
         self._tell("SubscribeToValidateConfigurationUpdates", "ValidateConfigurationUpdateEvents", event)
+
+    def answer_rest(self) -> None:
+        """Answer everything after all."""
+        self.unanswered.clear()
+        for reply in self._rest:
+            reply()
+        self._rest.clear()
 
     def end_streams(self) -> None:
         """End all subscriptions, but not the connections."""
@@ -214,10 +224,16 @@ class FakeNucleus:
             return
         operation = str(headers["operation"]).removeprefix(_MODEL)
         self.asked.append(operation)
+        stream = Stream(operation, json.loads(payload or b"{}"), stream_id, writer)
         if operation in self.unanswered:
-            return
+            self._rest.append(lambda: self._reply(stream, own))
+        else:
+            self._reply(stream, own)
+
+    def _reply(self, stream: Stream, own: list[Stream]) -> None:
+        operation, stream_id, writer = stream.operation, stream.number, stream.writer
         try:
-            answer = self._perform(operation, json.loads(payload or b"{}"))
+            answer = self._perform(operation, stream.request)
         except RefusalError as refusal:
             body = json.dumps({"message": refusal.message}).encode()
             writer.write(_frame(stream_id, _ERROR, _TERMINATE, refusal.name, body))
@@ -227,11 +243,8 @@ class FakeNucleus:
             _frame(stream_id, _MESSAGE, 0 if lasts else _TERMINATE, f"{operation}Response", json.dumps(answer).encode())
         )
         if lasts:
-            self._begin(Stream(operation, json.loads(payload or b"{}"), stream_id, writer), own)
-
-    def _begin(self, stream: Stream, own: list[Stream]) -> None:
-        own.append(stream)
-        self.streams.append(stream)
+            own.append(stream)
+            self.streams.append(stream)
 
     def _end(self, stream_id: int, headers: Headers, writer: asyncio.StreamWriter, own: list[Stream]) -> None:
         """The component closes a stream; the nucleus closes its side."""
@@ -256,7 +269,10 @@ class FakeNucleus:
             "SubscribeToValidateConfigurationUpdates": lambda _: {},
         }
         if operation in self.unknown or operation not in known:
-            raise RefusalError("ServiceError", f"{operation} is not offered")
+            # An error that the SDK's model does not have.
+            raise RefusalError("UnsupportedOperation", f"{operation} is not offered")
+        if operation in self.unavailable:
+            raise RefusalError("ServiceError", f"{operation} cannot be done just now")
         return known[operation](request)
 
     def _publish_to_topic(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -278,3 +278,13 @@ async def test_a_secret_that_is_not_there_ends_the_start(own: Core) -> None:
     await own.start()
     assert await own.ended() == 2
     assert "settings: secret: mqtt_password: broker: get_secret_value: ResourceNotFoundError" in own.log
+
+
+async def test_a_secret_manager_that_is_not_up_yet_is_waited_for(own: Core) -> None:
+    own.nucleus.secrets["broker"] = "hunter2"
+    own.nucleus.configuration["secrets"] = {"mqtt_password": "broker"}
+    own.nucleus.unavailable.add("GetSecretValue")
+    await own.start()
+    await until(lambda: "the configuration could not be read" in own.log, 40)
+    own.nucleus.unavailable.clear()
+    await own.until_running()

@@ -11,9 +11,11 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
     SubscribeToTopicRequest,
     UpdateStateRequest,
 )
+from structlog.testing import capture_logs
 
 from facewire.settings import Settings
-from facewire_greengrass.nucleus import Nucleus, NucleusError, Subscription
+from facewire_greengrass.nucleus import Nucleus, Subscription
+from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.settings import NucleusSettings
 from greengrass_nucleus import FakeNucleus, fake_nucleus
 from mqtt_brokers import until
@@ -74,10 +76,54 @@ async def test_what_the_nucleus_refuses_says_what_to_do(fake: FakeNucleus) -> No
         await connected(nucleus)
         with pytest.raises(NucleusError, match=r"not authorized.*accessControl") as unauthorized:
             await nucleus.subscribe(subscription("clients/+", []))
-        with pytest.raises(NucleusError, match="update_state: ServiceError: UpdateState is not offered") as refused:
+        with pytest.raises(NucleusError, match="update_state: the nucleus does not know it") as refused:
             await nucleus.ask("update_state", UpdateStateRequest(state="RUNNING"))
         assert nucleus.connected
         assert (unauthorized.value.code, refused.value.code) == ("unauthorized", "refused")
+
+
+async def test_what_the_nucleus_cannot_do_just_now_is_not_final(fake: FakeNucleus) -> None:
+    fake.unavailable.add("UpdateState")
+    async with Nucleus.open(NucleusSettings.read()) as nucleus:
+        await connected(nucleus)
+        with pytest.raises(NucleusError, match="UpdateState cannot be done just now") as error:
+            await nucleus.ask("update_state", UpdateStateRequest(state="RUNNING"))
+    assert not error.value.is_final
+
+
+async def test_a_subscription_that_fails_just_now_is_made_later(fake: FakeNucleus) -> None:
+    fake.unavailable.add("SubscribeToTopic")
+    async with Nucleus.open(NucleusSettings.read()) as nucleus:
+        await connected(nucleus)
+        await nucleus.subscribe(subscription("clients/+", []))
+        fake.unavailable.clear()
+        await until(lambda: fake.topics == ["clients/+"])
+
+
+async def test_what_changes_while_the_connection_is_made_is_not_forgotten(fake: FakeNucleus) -> None:
+    fake.unanswered.add("SubscribeToTopic")
+    given_up = subscription("clients/+", [])
+    async with Nucleus.open(NucleusSettings.read()) as nucleus:
+        await nucleus.subscribe(given_up)
+        await until(lambda: "SubscribeToTopic" in fake.asked)
+        await nucleus.unsubscribe(given_up)
+        await nucleus.subscribe(subscription("cameras/+", []))
+        fake.answer_rest()
+        await connected(nucleus)
+        assert fake.topics == ["cameras/+"]
+
+
+async def test_each_reason_of_an_outage_is_logged_once(fake: FakeNucleus) -> None:
+    async with Nucleus.open(NucleusSettings.read()) as nucleus:
+        await nucleus.subscribe(subscription("clients/+", []))
+        await connected(nucleus)
+        with capture_logs() as logs:
+            fake.forbidden.add("SubscribeToTopic")
+            fake.cut()
+            await until(lambda: fake.asked.count("SubscribeToTopic") > 3)
+    reasons = [line["error"] for line in logs if line["event"] == "no connection to the nucleus"]
+    assert len(reasons) == 2
+    assert "allow it in accessControl" in reasons[1]
 
 
 async def test_an_optional_subscription_is_done_without(fake: FakeNucleus) -> None:

@@ -3,6 +3,7 @@ from structlog.testing import capture_logs
 
 from facewire.errors import QueueError
 from facewire.messages import RecognizedFaces
+from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.results import Results
 
 
@@ -11,11 +12,11 @@ class Published:
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes]] = []
-        self.broken = False
+        self.errors: dict[str, QueueError] = {}
 
     async def __call__(self, topic: str, payload: bytes) -> None:
-        if self.broken:
-            raise QueueError("not_connected", "no connection")
+        if error := self.errors.get(topic):
+            raise error
         self.messages.append((topic, payload))
 
 
@@ -45,8 +46,19 @@ async def test_an_answer_over_the_brokers_limit_is_logged_and_dropped() -> None:
     assert logs[0]["limit"] == 131_072
 
 
-async def test_a_publish_that_fails_is_for_the_caller_to_try_again() -> None:
+@pytest.mark.parametrize("error", [NucleusError("unavailable", "not now"), QueueError("mqtt_publish", "no connection")])
+async def test_a_publish_that_fails_is_for_the_caller_to_try_again(error: QueueError) -> None:
     published = Published()
-    published.broken = True
+    published.errors["clients/door/results"] = error
     with pytest.raises(QueueError):
         await Results(published, "clients/+/results").send([answer()])
+
+
+async def test_an_answer_that_is_refused_for_good_holds_up_no_other() -> None:
+    """A nucleus refuses topics with `*`, which a camera's name may have."""
+    published = Published()
+    published.errors["clients/a*/results"] = NucleusError("refused", "must not contain a wildcard")
+    with capture_logs() as logs:
+        await Results(published, "clients/+/results").send([answer(camera="a*"), answer()])
+    assert [topic for topic, _ in published.messages] == ["clients/door/results"]
+    assert [(line["event"], line["error"]) for line in logs] == [("an answer was refused, and is lost", "refused")]

@@ -16,7 +16,8 @@ from facewire.logs import configure_logging
 from facewire.waiting import cut_off
 from facewire_greengrass.configuration import Configuration, Prepared
 from facewire_greengrass.frames import IpcFrames
-from facewire_greengrass.nucleus import Nucleus, NucleusError
+from facewire_greengrass.nucleus import Nucleus
+from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.pipeline import open_pipeline
 from facewire_greengrass.settings import ComponentSettings, NucleusSettings
 

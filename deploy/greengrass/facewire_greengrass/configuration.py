@@ -20,7 +20,8 @@ from facewire.detect import FaceDetector
 from facewire.detector_loading import load_face_detector
 from facewire.errors import ModelError, SettingsError
 from facewire.waiting import growing_pauses, happens_within
-from facewire_greengrass.nucleus import Nucleus, NucleusError, Subscription
+from facewire_greengrass.nucleus import Nucleus, Subscription
+from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.settings import ComponentSettings, NucleusSettings
 
 #: A deployment changes one value after the other; they are read once nothing has changed for so long.

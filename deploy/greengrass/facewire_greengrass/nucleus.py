@@ -5,51 +5,32 @@ events are delivered in the event loop, in order.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import structlog
-from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped]
 from awscrt.io import ClientBootstrap, SocketDomain, SocketOptions  # type: ignore[import-untyped]
 from awsiot.eventstreamrpc import (  # type: ignore[import-untyped]
-    AccessDeniedError,
     Connection,
-    ErrorShape,
     LifecycleHandler,
     MessageAmendment,
     StreamResponseHandler,
 )
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient  # type: ignore[import-untyped]
-from awsiot.greengrasscoreipc.model import UnauthorizedError  # type: ignore[import-untyped]
 
 from facewire.background import background
-from facewire.errors import QueueError
 from facewire.waiting import growing_pauses
+from facewire_greengrass.nucleus_errors import CALL_SECONDS, NucleusError, as_nucleus_errors
 from facewire_greengrass.settings import NucleusSettings
 
 CONNECT_SECONDS = 10.0
-CALL_SECONDS = 10.0
 _CLOSE_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
-#: What the SDK raises: its own errors, which are RuntimeErrors, those of its C library, and of the socket.
-_SDK_ERRORS = (RuntimeError, AwsCrtError, OSError)
-
 _log = structlog.get_logger(__name__)
-
-
-class NucleusError(QueueError):
-    """The nucleus could not be asked (`not_connected`, `lost`, `timeout`) or said no (`unauthorized`, `refused`)."""
-
-    stage = "greengrass"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether asking again would be of no use."""
-        return self.code in {"unauthorized", "refused"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +57,7 @@ class _Session:
 
     async def ask(self, name: str, request: Any, handler: Any = None) -> tuple[Any, Any]:
         """Return the answer to the request, and the operation."""
-        with _as_nucleus_errors(name):
+        with as_nucleus_errors(name):
             async with asyncio.timeout(CALL_SECONDS):
                 new = getattr(self.client, f"new_{name}")
                 operation = new() if handler is None else new(handler)
@@ -96,7 +77,7 @@ class _Session:
         try:
             _, self.streams[subscription] = await self.ask(subscription.operation, subscription.request, events)
         except NucleusError as error:
-            if not (subscription.optional and error.is_final):
+            if not subscription.optional or error.code in {"lost", "timeout"}:
                 raise
             _log.warning("the nucleus does not offer this", operation=subscription.operation, error=error.detail)
             return
@@ -118,7 +99,7 @@ class Nucleus:
         self._subscriptions: list[Subscription] = []
         self._tell: list[asyncio.Event] = []
         self._pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-        self._in_outage = False
+        self._outage = ""
 
     @classmethod
     @asynccontextmanager
@@ -152,16 +133,17 @@ class Nucleus:
     async def subscribe(self, subscription: Subscription) -> None:
         """Hold a subscription, over all connections; NucleusError where the nucleus refuses it now."""
         self._subscriptions.append(subscription)
-        if self._session is None:
+        if (session := self._session) is None:
             return
         try:
-            await self._session.subscribe(subscription)
+            await session.subscribe(subscription)
         except NucleusError as error:
             if error.is_final:
                 self._subscriptions.remove(subscription)
                 raise
-            # It is made with the next connection.
+            # It is made with the next connection, which has to come then.
             _log.warning("a subscription has to wait", operation=subscription.operation, error=error.code)
+            session.lost.set()
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Give up the subscription; its events that are here already may still be delivered."""
@@ -183,17 +165,28 @@ class Nucleus:
         loop, lost = asyncio.get_running_loop(), asyncio.Event()
         connection = self._new_connection()
         try:
-            with _as_nucleus_errors("connect"):
+            with as_nucleus_errors("connect"):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await asyncio.wrap_future(connection.connect(_Lifecycle(loop, lost)))
             session = _Session(GreengrassCoreIPCClient(connection), loop, lost)
-            for subscription in tuple(self._subscriptions):
-                await session.subscribe(subscription)
+            await self._make_subscriptions(session)
             self._begin(session)
             await lost.wait()
         finally:
             self._session = None
             await _close(connection)
+
+    async def _make_subscriptions(self, session: _Session) -> None:
+        """Make the subscriptions, those included that are asked for meanwhile, without those given up meanwhile."""
+        made: set[Subscription] = set()
+        while changed := made ^ set(self._subscriptions):
+            for subscription in changed:
+                if subscription in made:
+                    made.remove(subscription)
+                    await session.unsubscribe(subscription)
+                else:
+                    made.add(subscription)
+                    await session.subscribe(subscription)
 
     def _new_connection(self) -> Any:
         # A new one each time; the SDK's `connect` would also start a thread that nothing ends.
@@ -211,15 +204,15 @@ class Nucleus:
 
     def _begin(self, session: _Session) -> None:
         self._session = session
-        self._in_outage = False
+        self._outage = ""
         self._pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         for event in self._tell:
             event.set()
         _log.info("connected to the nucleus", subscriptions=len(session.streams))
 
     def _note_outage(self, reason: str) -> None:
-        if not self._in_outage:
-            self._in_outage = True
+        if reason != self._outage:
+            self._outage = reason
             _log.warning("no connection to the nucleus", socket=str(self._settings.socket), error=reason)
 
 
@@ -278,21 +271,3 @@ async def _close(connection: Any) -> None:
     await asyncio.wait({closed}, timeout=_CLOSE_SECONDS)
     if closed.done() and not closed.cancelled():
         closed.exception()  # looked at here, or asyncio would complain of an error nobody saw
-
-
-@contextmanager
-def _as_nucleus_errors(operation: str) -> Iterator[None]:
-    try:
-        yield
-    except AccessDeniedError as error:
-        raise NucleusError("unauthorized", "the nucleus does not take the token in SVCUID") from error
-    except UnauthorizedError as error:
-        detail = f"{operation}: {error.message}: allow it in accessControl of the component's configuration"
-        raise NucleusError("unauthorized", detail) from error
-    except ErrorShape as error:
-        said = getattr(error, "message", None) or "no reason given"
-        raise NucleusError("refused", f"{operation}: {type(error).__name__}: {said}") from error
-    except TimeoutError as error:
-        raise NucleusError("timeout", f"{operation}: no answer within {CALL_SECONDS:g} s") from error
-    except _SDK_ERRORS as error:
-        raise NucleusError("lost", f"{operation}: the connection failed: {type(error).__name__}") from error

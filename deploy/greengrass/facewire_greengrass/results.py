@@ -15,6 +15,7 @@ from facewire.errors import FacewireError
 from facewire.messages import RecognizedFaces, Source
 from facewire.names import check_camera
 from facewire_greengrass.nucleus import Nucleus
+from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.settings import BROKER_MESSAGE_BYTES
 
 #: Publishes a payload to a topic; QueueError where that cannot be done now.
@@ -50,8 +51,8 @@ async def nowhere(_topic: str, _payload: bytes) -> None:
 class Results:
     """Takes answers and publishes each to the topic of its camera, `topic` with the camera's name in place of `+`.
 
-    Answers without a camera, or from a source that is to be `skipped`, are nobody's here; one that is too large for
-    the broker is logged and dropped, as it would be every time.
+    Answers without a camera, or from a source that is to be `skipped`, are nobody's here. One that is too large for
+    the broker, or whose topic the nucleus refuses, is logged and dropped: it would hold up all that follow it for ever.
     """
 
     def __init__(self, publish: Publish, topic: str, *, skipped: Source | None = None) -> None:
@@ -63,7 +64,15 @@ class Results:
         """Publish the answers in order; QueueError where one cannot be published now: send all again."""
         for body in bodies:
             if (topic := self._topic_of(body)) is not None:
-                await self._publish(topic, body)
+                await self._publish_or_drop(topic, body)
+
+    async def _publish_or_drop(self, topic: str, body: bytes) -> None:
+        try:
+            await self._publish(topic, body)
+        except NucleusError as error:
+            if not error.is_final:
+                raise
+            _log.error("an answer was refused, and is lost", topic=topic, error=error.code, detail=error.detail)
 
     def _topic_of(self, body: bytes) -> str | None:
         try:
