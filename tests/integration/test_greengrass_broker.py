@@ -79,6 +79,18 @@ async def test_the_source_changes_while_it_runs(own: Core, tls_broker: RunningMo
     assert tls_broker.process is not None
 
 
+async def test_a_certificate_file_that_is_not_there_leaves_the_configuration_before(own: Core) -> None:
+    async with own.running():
+        missing = {"mqtt_ca_file": str(own.folder / "missing.crt")}
+        own.nucleus.propose("typo", own.nucleus.configuration | missing)
+        await until(lambda: bool(own.nucleus.reports))
+        own.nucleus.configure(**missing)
+        await until(lambda: "the one before stays" in own.log)
+        assert await own.stop() < 5
+    assert own.nucleus.reports[0]["status"] == "REJECTED"
+    assert "missing.crt: no usable CA certificate" in own.nucleus.reports[0]["message"]
+
+
 async def test_a_broker_that_does_not_take_the_certificate_is_waited_for(
     own: Core, installation: Installation, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 from facewire.detect import FaceDetector
 from facewire.detector_loading import load_face_detector
 from facewire.errors import ModelError, SettingsError
+from facewire.mqtt_files import tls_context
 from facewire.waiting import growing_pauses, happens_within
 from facewire_greengrass.nucleus import Nucleus, Subscription
 from facewire_greengrass.nucleus_errors import NucleusError
@@ -130,6 +131,8 @@ class Configuration:
 
 
 def _prepare(settings: ComponentSettings) -> Prepared:
+    if settings.source == "broker":
+        tls_context(settings)  # a file that is of no use is found here, while there are settings to go on with
     return Prepared(settings, load_face_detector(settings))
 
 
