@@ -27,6 +27,8 @@ NAMES = ("template.yaml", "analytics.yaml", "monitoring.yaml", "recognizer-servi
 VISIBILITY_TIMEOUTS = 6
 #: What an execution of a state machine of type EXPRESS may take in all.
 EXPRESS_SECONDS = 300
+#: The workflow pushes an image for each; the one that is deployed must stay.
+COMMITS_BETWEEN_DEPLOYMENTS = 100
 #: What `aws cloudformation deploy` takes without a bucket.
 LARGEST_TEMPLATE_BYTES = 51_200
 
@@ -226,13 +228,19 @@ def test_the_saved_queries_are_the_files() -> None:
 
 def test_alarms_and_dashboard_watch_what_there_is(resources: dict[str, Any]) -> None:
     monitoring = (TEMPLATES / "monitoring.yaml").read_text()
-    always = {name: resource for name, resource in resources.items() if "Condition" not in resource}
-    queues = of_type(always, "AWS::SQS::Queue").values()
+    queues = of_type(resources, "AWS::SQS::Queue").values()
     named = [properties["QueueName"] for properties in queues]
     named += [properties["FunctionName"] for properties in functions(resources).values()]
     there = {name["Fn::Sub"].removeprefix("${AWS::StackName}-") for name in named}
     watched = set(re.findall(r'"\$\{Name\}-([a-z-]+)"', monitoring))
     assert watched == there
+
+
+def test_the_queue_of_a_core_is_watched_where_there_is_one() -> None:
+    resources = read_template("monitoring.yaml")["Resources"].values()
+    alarms = [resource for resource in resources if resource["Type"] == "AWS::CloudWatch::Alarm"]
+    of_cores = [alarm for alarm in alarms if "${Name}-core-" in str(alarm["Properties"]["Dimensions"])]
+    assert [alarm for alarm in alarms if alarm.get("Condition") == "WithCoreResults"] == of_cores
 
 
 def test_the_dashboard_shows_metrics_that_the_functions_write() -> None:
@@ -251,6 +259,14 @@ def test_every_function_has_alarms_on_errors_and_duration(resources: dict[str, A
         name = function["FunctionName"]["Fn::Sub"].replace("AWS::StackName", "Name")
         assert ("Errors", name) in seen
         assert ("Duration", name) in seen or name.endswith("dead-letters")
+
+
+def test_repositories_keep_as_many_images_as_the_readme_says() -> None:
+    repositories = of_type(read_template("registry.yaml")["Resources"], "AWS::ECR::Repository").values()
+    policies = [json.loads(repository["LifecyclePolicy"]["LifecyclePolicyText"]) for repository in repositories]
+    (kept,) = {rule["selection"]["countNumber"] for policy in policies for rule in policy["rules"]}
+    assert f"last {kept} images" in (TEMPLATES / "README.md").read_text()
+    assert kept >= COMMITS_BETWEEN_DEPLOYMENTS
 
 
 def test_the_readme_counts_the_alarms() -> None:
