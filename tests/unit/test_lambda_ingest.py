@@ -190,6 +190,29 @@ async def test_a_failure_that_the_state_machine_caught_is_recorded_under_the_sam
     assert json.loads(setting.s3.objects["photos", stored["processed"]])["status"] == "failed"
 
 
+async def test_a_repeated_event_that_fails_takes_no_answer_from_the_archive() -> None:
+    setting = Setting()
+    event = setting.put("input/door/a.jpg", portrait("Red"))
+    stored = await setting.ingest_store({**event, "answer": await setting.ingest_detect(event)})
+    archived = setting.s3.objects["photos", stored["processed"]]
+    again = await setting.ingest_store({**event, "error": {"Error": "States.Timeout"}})
+    assert again == stored
+    assert setting.s3.objects["photos", stored["processed"]] == archived
+    assert setting.results.known[stored["request_id"]].status == "done"
+
+
+async def test_the_archive_waits_for_the_table() -> None:
+    setting = Setting()
+    event = setting.put("input/door/a.jpg", portrait("Red"))
+    setting.results.faults = 1
+    answer = await setting.ingest_detect(event)
+    with pytest.raises(StoreError):
+        await setting.ingest_store({**event, "answer": answer})
+    assert set(setting.s3.objects) == {("photos", event["key"])}
+    await setting.ingest_store({**event, "answer": answer})
+    assert len(setting.s3.objects) == 2
+
+
 async def test_the_failure_of_an_object_that_has_gone_is_recorded_as_well() -> None:
     setting = Setting()
     event = {"bucket": "photos", "key": "input/gone.jpg"}

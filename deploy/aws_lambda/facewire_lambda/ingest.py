@@ -52,7 +52,10 @@ class IngestDetect:
 
 
 class IngestStore:
-    """Keeps an answer under `processed/` in the bucket of the picture, and in the table."""
+    """Keeps an answer in the table, and what the table then says under `processed/` in the bucket of the picture.
+
+    So the archive never goes back from a better answer, and has no names that were deleted before it was written.
+    """
 
     def __init__(self, pictures: Pictures, results: ResultStore, metrics: Metrics) -> None:
         self._pictures = pictures
@@ -64,9 +67,11 @@ class IngestStore:
         [place] = Place.all_of(event)
         answer = await self._answer(event, place)
         bind_contextvars(request_id=answer.request_id)
+        await self._results.keep([answer])
+        known = await self._results.get(answer.request_id)
+        answer = answer if known is None or known.answer is None else known.answer
         processed = ProcessedFrame.of(answer)
         await self._pictures.write(Place(place.bucket, processed.key), processed.to_line(), CONTENT_TYPE)
-        await self._results.keep([answer])
         self._metrics.count("Failed" if answer.status == "failed" else "Done")
         _log.info("an answer was kept", status=answer.status, faces=len(answer.faces), processed=processed.key)
         return {"request_id": answer.request_id, "status": answer.status, "processed": processed.key}
