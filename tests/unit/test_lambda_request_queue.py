@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from facewire.errors import GalleryError, QueueError, StoreError
 from facewire.galleryfile import GalleryRows
 from facewire.messages import RecognizedFaces, now
+from facewire.queues import Lease
 from facewire.recognize import FaceRecognizer
 from facewire.stores import EnrolledFace
 from facewire_lambda.emf import Metrics
@@ -36,6 +38,19 @@ class FragileEmbedder(ColourEmbedder):
         if any(face[..., 2].mean() > 150 for face in faces):
             message = "a bug that blue brings out"
             raise RuntimeError(message)
+        return super().embed(faces)
+
+
+class Killed(BaseException):
+    """Ends the function."""
+
+
+class DeadlyEmbedder(ColourEmbedder):
+    """Ends the function when it sees a blue face, as want of memory does."""
+
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if any(face[..., 2].mean() > 150 for face in faces):
+            raise Killed
         return super().embed(faces)
 
 
@@ -108,6 +123,15 @@ class Setting:
         return counts
 
 
+def sqs_of(leases: Sequence[Lease]) -> dict[str, Any]:
+    """Return the event with what was received."""
+    event = sqs(*(lease.body.decode() for lease in leases))
+    for record, lease in zip(event["Records"], leases, strict=True):
+        record["receiptHandle"] = lease.receipt
+        record["attributes"]["ApproximateReceiveCount"] = str(lease.receives)
+    return event
+
+
 def failed_ids(result: dict[str, Any]) -> list[str]:
     return [failure["itemIdentifier"] for failure in result["batchItemFailures"]]
 
@@ -142,6 +166,37 @@ async def test_a_message_that_breaks_the_batch_is_tried_alone_and_comes_again_la
     [(_, delay)] = setting.requests.delays
     assert 12 <= delay <= 20
     assert setting.counts()["Retried"] == 1
+
+
+async def test_a_message_that_ends_the_function_takes_few_others_along() -> None:
+    random.seed(5)
+    setting = Setting(DeadlyEmbedder())
+    bodies = [single_face("Red", f"r{number}").encode() for number in range(9)]
+    setting.requests.preload(*bodies[:4], single_face("Blue", "killer").encode(), *bodies[4:])
+    for _ in range(5):
+        leases = await setting.requests.receive(10, wait=0)
+        with pytest.raises(Killed):
+            await setting.recognize(sqs_of(leases))
+        await MemoryQueue.give_back(setting.requests, leases)
+    assert len(setting.answers) >= 8
+    assert len(setting.requests.bodies) == 10 - len(setting.answers)
+
+
+async def test_messages_that_come_again_are_worked_on_after_the_others_and_one_by_one() -> None:
+    setting = Setting()
+    new, again = sqs(single_face("Red", "r0"), single_face("Red", "r1")), sqs(single_face("Red", "r2"), receives=2)
+    again["Records"][0]["messageId"] = "m2"
+    assert await setting.recognize({"Records": again["Records"] + new["Records"]}) == NOBODY
+    assert setting.embedder.batches == [2, 1]
+    assert [json.loads(body)["request_id"] for body in setting.responses.bodies] == ["r0", "r1", "r2"]
+    assert setting.requests.calls == [("acknowledge", 2), ("acknowledge", 1)]
+
+
+async def test_a_message_that_cannot_be_deleted_yet_is_deleted_by_the_functions_result() -> None:
+    setting = Setting()
+    setting.requests.failures["acknowledge"] = 2
+    assert await setting.recognize(sqs(single_face("Red", "r0"), single_face("Red", "r1"), receives=2)) == NOBODY
+    assert set(setting.answers) == {"r0", "r1"}
 
 
 async def test_at_the_fifth_receive_the_answer_takes_the_messages_place_among_the_dead_letters() -> None:

@@ -6,6 +6,7 @@ the function itself gets there by the queue's own redrive policy (maxReceiveCoun
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,7 +60,11 @@ class Failed:
 
 
 class Recognize:
-    """Recognises the faces of all messages of an event as one batch; a message that spoils it is tried alone."""
+    """Recognises the faces of all messages of an event as one batch; a message that spoils it is tried alone.
+
+    So is one that comes again, after the others and done with before the next: it may have ended the function, which
+    takes everything along that is in hand.
+    """
 
     def __init__(
         self, recognizer: FaceRecognizer, people: People, *, responses: Responses, retries: Retries, metrics: Metrics
@@ -74,10 +79,21 @@ class Recognize:
         """Return the messages that come again."""
         records = Record.all_of(event)
         self._metrics.count("Messages", len(records))
+        parts = _parts(records)
+        left: list[Record] = []
+        for part in parts:
+            again = await self._work(part)
+            if len(parts) > 1:
+                await self._retries.forget([record for record in part if record not in again])
+            left += again
+        return batch_result(left)
+
+    async def _work(self, records: Sequence[Record]) -> list[Record]:
+        """Answer the messages; return those that come again."""
         failures = await self._answer(records)
         # All at once: with a queue out of reach each takes long, and without a result the answered come again as well.
         settled = await asyncio.gather(*(self._retries.settles(work.record, work.error) for work in failures))
-        return batch_result([work.record for work, done in zip(failures, settled, strict=True) if not done])
+        return [work.record for work, done in zip(failures, settled, strict=True) if not done]
 
     async def _answer(self, records: Sequence[Record]) -> list[Failed]:
         """Answer the messages; return those that failed, which are all of them where the gallery cannot be read."""
@@ -140,6 +156,13 @@ class Recognize:
             self._metrics.count("Failed")
             facts |= {"stage": answer.error.stage, "code": answer.error.code, "detail": answer.error.detail}
         _log.info("answered", status=answer.status, timings_ms=answer.timings_ms, **facts)
+
+
+def _parts(records: Sequence[Record]) -> list[list[Record]]:
+    """Return what may be worked on together: the messages that come first, then each other one, in any order."""
+    new = [record for record in records if record.lease.receives == 1]
+    others = [[record] for record in records if record.lease.receives > 1]
+    return ([new] if new else []) + random.sample(others, len(others))
 
 
 def _read(body: bytes) -> DetectedFaces | RecognizeError:

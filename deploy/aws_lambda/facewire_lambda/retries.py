@@ -1,6 +1,7 @@
 """What becomes of a message that failed: it comes again after a pause, and at its fifth receive is given up."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -49,6 +50,13 @@ class Retries:
             _log.warning("it comes again when its lease ends", error=error_name(queue_error))
         self._metrics.count("Retried")
         return False
+
+    async def forget(self, records: Sequence[Record]) -> None:
+        """Delete messages that are done with, before the function's result has SQS do it."""
+        try:
+            await self._queue.acknowledge([record.lease for record in records])
+        except QueueError as error:
+            _log.warning("messages are not deleted yet", messages=len(records), error=error_name(error))
 
     async def _give_up(self, answer: RecognizedFaces) -> bool:
         """Leave the answer to whoever reads the dead letters or, as earlier deployments have none, send it."""
