@@ -33,7 +33,7 @@ async def test_what_is_sent_goes_to_the_copies_as_well(database: Database) -> No
 async def test_all_queues_of_the_file_share_the_bound(database: Database) -> None:
     requests, answers = spool(database, "requests"), spool(database, "answers")
     await requests.send([b"x" * 900])
-    with pytest.raises(QueueError, match=r"900 of at most 1,000 bytes, 200 more do not fit.*spool_bytes") as error:
+    with pytest.raises(QueueError, match=r"answers: .* 900 of at most 1,000 bytes, 200 more .*spool_bytes") as error:
         await answers.send([b"x" * 100, b"y" * 100])
     assert error.value.code == "spool_full"
     assert await bodies(answers) == []

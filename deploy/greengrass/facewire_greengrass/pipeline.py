@@ -31,6 +31,8 @@ from facewire_greengrass.settings import ComponentSettings
 from facewire_greengrass.spool import Spool
 
 LEASE_SECONDS = 15.0
+#: Answers to refused frames that wait beside the inbox, one of about half a KiB for each frame of a long outage.
+REFUSALS_BYTES = 64 * 1024**2
 #: How long messages that lie here at the end may take to leave; later ones wait for the next start.
 _LAST_MESSAGES_SECONDS = 1.0
 
@@ -119,7 +121,7 @@ async def open_pipeline(prepared: Prepared, nucleus: Nucleus, frames: IpcFrames)
         spool = await stack.enter_async_context(open_database(settings.data_dir / "spool.db"))
         sqs = await stack.enter_async_context(SqsQueues.open(settings))
         connection = await stack.enter_async_context(_connection(settings))
-        refusals = SqliteQueue(database, "refusals", lease_seconds=LEASE_SECONDS)
+        refusals = _refusals(settings, database)
         results = SqliteQueue(spool, "results", lease_seconds=LEASE_SECONDS)
         pipeline = Pipeline(
             settings=settings,
@@ -161,6 +163,11 @@ def _inbox(settings: ComponentSettings, database: Database, refusals: SqliteQueu
         responses=refusals,
         lease_seconds=LEASE_SECONDS,
     )
+
+
+def _refusals(settings: ComponentSettings, database: Database) -> Spool:
+    bound = settings.inbox_bytes + REFUSALS_BYTES
+    return Spool(database, "refusals", max_bytes=bound, setting="inbox_bytes", lease_seconds=LEASE_SECONDS)
 
 
 def _spool(settings: ComponentSettings, database: Database, name: str, *copies: SqliteQueue) -> Spool:

@@ -1,4 +1,4 @@
-"""What waits on this core until SQS, or a device, takes it: queues in one file of bounded size."""
+"""What waits on this core until SQS, or a device, takes it: queues in files of bounded size."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -11,21 +11,24 @@ from facewire.sqlite import Database
 class Spool(SqliteQueue):
     """A queue whose file holds at most `max_bytes` of messages, those of its other queues included.
 
-    What is sent to it goes to each of `copies` as well, queues of the same file, in the same commit. It never takes
-    part in a commit with the inbox, which would pass over the bound: give it a file of its own.
+    `setting` is what the configuration calls that bound. What is sent goes to each of `copies` as well, queues of the
+    same file, in the same commit. Where a stage hands a message on from the same file, the bound would be passed over:
+    give what a stage sends to a file of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but database and name are named
         self,
         database: Database,
         name: str,
         *,
         max_bytes: int,
         lease_seconds: float,
+        setting: str = "spool_bytes",
         copies: Sequence[SqliteQueue] = (),
     ) -> None:
         super().__init__(database, name, lease_seconds=lease_seconds)
         self._max_bytes = max_bytes
+        self._setting = setting
         self._copies = copies
 
     async def send(self, bodies: Sequence[bytes]) -> None:
@@ -41,8 +44,8 @@ class Spool(SqliteQueue):
         needed = len(names) * sum(len(body) for body in bodies)
         if held + needed > self._max_bytes:
             detail = (
-                f"the spool holds {held:,} of at most {self._max_bytes:,} bytes, {needed:,} more do not fit: "
-                "frames wait in the inbox until what is here has left; raise spool_bytes for longer outages"
+                f"{self.name}: the file holds {held:,} of at most {self._max_bytes:,} bytes, {needed:,} more do not "
+                f"fit: frames wait until what is here has left; raise {self._setting} for longer outages"
             )
             raise QueueError("spool_full", detail)
         for name in names:

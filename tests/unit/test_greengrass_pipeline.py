@@ -1,0 +1,41 @@
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from facewire.detect import FaceDetector
+from facewire.errors import QueueError
+from facewire.messages import Frame
+from facewire_greengrass import pipeline
+from facewire_greengrass.configuration import Prepared
+from facewire_greengrass.frames import IpcFrames
+from facewire_greengrass.nucleus import Nucleus
+from facewire_greengrass.pipeline import open_pipeline
+from facewire_greengrass.settings import ComponentSettings
+
+MIB = 1024**2
+
+
+class NobodysNucleus:
+    """Takes a subscription, and is not asked for anything else."""
+
+    async def subscribe(self, _subscription: object) -> None:
+        return None
+
+
+async def test_answers_to_refused_frames_are_bounded_beside_a_full_inbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS is away for days, every frame is refused: the disk must not fill with what is to be said of them."""
+    monkeypatch.setattr(pipeline, "REFUSALS_BYTES", MIB)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    settings = ComponentSettings(data_dir=tmp_path, inbox_bytes=MIB)
+    nucleus = cast("Nucleus", NobodysNucleus())
+    prepared = Prepared(settings, cast("FaceDetector", None))
+    async with open_pipeline(prepared, nucleus, IpcFrames(nucleus)) as opened:
+        await opened.inbox.accept(Frame.of(b"\xff\xd8" + bytes(700_000), request_id="held", camera="door"))
+        await opened.refusals.send([bytes(900_000)])
+        with pytest.raises(QueueError, match=r"refusals: .*raise inbox_bytes") as error:
+            await opened.refusals.send([bytes(900_000)])
+    assert error.value.code == "spool_full"
