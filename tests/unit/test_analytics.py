@@ -1,5 +1,6 @@
 """deploy/aws/analytics.yaml beside the rest of the stack: what is kept can be asked for."""
 
+import json
 import re
 from typing import Any
 
@@ -11,6 +12,16 @@ def test_the_table_goes_back_as_far_as_objects_are_kept() -> None:
     found = re.fullmatch(r"NOW-(\d+)YEARS,NOW\+1DAYS", table["Parameters"]["projection.day.range"])
     assert found is not None
     assert int(found[1]) * 365 >= read_template("template.yaml")["Parameters"]["ProcessedDays"]["MaxValue"]
+
+
+def test_what_reads_the_objects_finds_its_columns_by_their_names() -> None:
+    """It is the Hive SerDe, as Athena's guide advises, and names are in small letters."""
+    table: dict[str, Any] = read_template("analytics.yaml")["Resources"]["ProcessedTable"]["Properties"]["TableInput"]
+    serde = table["StorageDescriptor"]["SerdeInfo"]
+    assert serde == {"SerializationLibrary": "org.apache.hive.hcatalog.data.JsonSerDe"}
+    columns = table["StorageDescriptor"]["Columns"]
+    assert all(re.fullmatch(r"[a-z0-9_]+", column["Name"]) for column in columns)
+    assert not re.search(r"[A-Z]", json.dumps([column["Type"] for column in columns]))
 
 
 def test_whoever_asks_sees_no_pictures() -> None:
