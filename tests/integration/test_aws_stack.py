@@ -270,6 +270,8 @@ def test_a_container_of_the_throughput_tier_may_do_its_work(stack: Stack, tmp_pa
     content = base64.b64encode(tier.sample("grace_hopper.jpg")).decode()
     sender = Credentials(ACCOUNT, "test")
     assert tier.post({"request_id": "tier-1", "filename": "frame.jpg", "content": content}, sender).status_code == 200
-    with tier.container(tmp_path / "recognizer.log"):
+    log = tmp_path / "recognizer.log"
+    with tier.container(log):
         answer = within(lambda: tier.answer("tier-1"), "answer")
     assert (answer["result"], answer["faces"][0]["reason"]) == ("Unknown", "empty_gallery")
+    assert [line for line in log.read_text().splitlines() if json.loads(line)["level"] in {"warning", "error"}] == []

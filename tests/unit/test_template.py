@@ -202,6 +202,12 @@ def test_what_a_state_fails_in_is_recorded() -> None:
     assert states[recorder["Next"]]["Type"] == "Fail"
 
 
+def test_the_state_machine_can_change_its_type(resources: dict[str, Any]) -> None:
+    machine = resources["StateMachine"]["Properties"]
+    assert machine["Type"] == {"Ref": "StateMachineType"}
+    assert "${StateMachineType}" in machine["Name"]["Fn::Sub"]
+
+
 def test_a_step_waits_longer_than_its_function_may_take(template: dict[str, Any], resources: dict[str, Any]) -> None:
     states = json.loads((TEMPLATES / "statemachine.asl.json").read_text())["States"]
     for state in states.values():
