@@ -55,12 +55,12 @@ def test_the_region_of_the_function_is_the_default(monkeypatch: pytest.MonkeyPat
     assert set_all(monkeypatch, {"AWS_REGION": "eu-west-1", "REGION": "eu-north-1"}).region == "eu-north-1"
 
 
-@pytest.mark.parametrize("value", ['["one", "two"]', "one,two", " one , two "])
+@pytest.mark.parametrize("value", ['["one", "two"]', "one,two", " one , two ", "one,,two,"])
 def test_response_queues_may_be_several(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     assert set_all(monkeypatch, {"SQS_RESPONSE_QUEUE_URL": value}).response_queues == ("one", "two")
 
 
-@pytest.mark.parametrize("value", ["[1]", '["one"', "[]"])
+@pytest.mark.parametrize("value", ["[1]", '["one"', "[]", ",", '[" "]'])
 def test_a_list_of_queues_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     with pytest.raises(SettingsError, match="RESPONSE_QUEUE"):
         set_all(monkeypatch, {"FACEWIRE_RESPONSE_QUEUE": value})

@@ -16,11 +16,12 @@ _MOST_THREADS = 4
 
 
 def _as_list(value: object) -> object:
-    """Read a JSON list, or names with commas between them."""
+    """Read a JSON list, or names with commas between them; empty ones are left out."""
     if not isinstance(value, str):
         return value
     names = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
-    return [name.strip() if isinstance(name, str) else name for name in names]
+    stripped = [name.strip() if isinstance(name, str) else name for name in names]
+    return [name for name in stripped if name != ""]
 
 
 class LambdaSettings(DetectorSettings, RecognizerSettings, AwsSettings):
