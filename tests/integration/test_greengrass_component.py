@@ -159,6 +159,20 @@ async def test_results_go_back_to_the_devices(own: Core, portrait: bytes) -> Non
     assert depth.dead == 0
 
 
+async def test_a_core_may_be_the_one_reader_of_the_response_queue(own: Core) -> None:
+    own.nucleus.configuration |= {"results": "local", "results_queue": own.responses.name}
+    async with own.running():
+        own.nucleus.publish("clients/gate", message("none", faceless(0)))
+        await until(lambda: "none" in own.published())
+        await own.responses.send([RecognizedFaces(request_id="r", camera="door", result="Obama").to_bytes()])
+        await until(lambda: "r" in own.published())
+        async with asyncio.timeout(20):
+            while (await own.responses.depth()).leased:  # noqa: ASYNC110 - told by no event
+                await asyncio.sleep(0.05)
+    assert [RecognizedFaces.from_bytes(body).request_id for _, body in own.nucleus.local] == ["none", "r"]
+    assert (await own.responses.depth()).waiting == 0
+
+
 async def test_answers_of_the_cloud_stay_in_their_queue_while_nobody_asks_for_them(own: Core) -> None:
     own.nucleus.configuration["results_queue"] = f"own-{own.responses.name}"
     cloud = own.queues.queue(own.nucleus.configuration["results_queue"])

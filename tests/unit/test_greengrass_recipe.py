@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import re
+import shutil
+import subprocess
 import zipfile
 from itertools import product
 from pathlib import Path
@@ -167,6 +170,29 @@ def test_no_account_queue_or_thing_is_named(rendered: str) -> None:
     assert "amazonaws" not in rendered
     assert "Thing" not in rendered
     assert not configuration["secrets"]
+
+
+def test_the_deployment_of_the_readme_configures_what_the_recipe_expects(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (jq := shutil.which("jq")) is None:
+        pytest.skip("jq is not installed")
+    readme = (ROOT / "deploy" / "greengrass" / "README.md").read_text()
+    block = re.search(r"--arg responses [^']+'(?P<program>[^']+)'", readme)
+    assert block is not None
+    arguments = ["--arg", "requests", "https://queues/requests", "--arg", "responses", "https://queues/responses"]
+    made = subprocess.run([jq, "-n", *arguments, block["program"]], check=True, capture_output=True, text=True)
+    merged = {
+        name.rpartition(".")[2]: json.loads(component["configurationUpdate"]["merge"])
+        for name, component in json.loads(made.stdout).items()
+    }
+    monkeypatch.setenv("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", "/run/ipc.sock")
+    monkeypatch.setenv("SVCUID", "token")
+    configuration = recipe.ComponentConfiguration.DefaultConfiguration | merged["FaceDetection"]
+    settings = ComponentSettings.of(configuration, NucleusSettings.read())
+    assert (settings.request_queue, settings.response_queue) == tuple(arguments[2::3])
+    relayed = {name: mapping["topic"] for name, mapping in merged["Bridge"]["mqttTopicMapping"].items()}
+    assert relayed == {"frames": settings.topic, "results": settings.results_topic}
 
 
 def test_the_same_wheels_make_the_same_archive(script: ModuleType, tmp_path: Path) -> None:
