@@ -29,7 +29,7 @@ format: $(VENV)/.ready  ## bring the code into its form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(VENV)/.ready $(REFERENCE)/.ready $(MINISTACK)/.ready  ## all figures: speed against facenet-pytorch, accuracy, the pipeline, ten minutes of load
+bench: $(VENV)/.ready $(REFERENCE)/.ready $(MINISTACK)/.ready  ## speed against facenet-pytorch, accuracy, the pipeline, ten minutes of load, SQS; needs no engine
 	$(BIN)/python benchmarks/detection.py
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/accuracy.py

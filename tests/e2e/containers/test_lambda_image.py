@@ -20,8 +20,8 @@ from lambda_host import ENTRYPOINT, ROOT, Runtime, container
 
 pytestmark = pytest.mark.timeout(900)
 _BUILD_SECONDS = 800
-#: What AWS Lambda has in its cache starts fast; the base image is about 130 MB of it.
-_LARGEST_BYTES = 500_000_000
+#: What AWS Lambda has in its cache starts fast; the base image is about 130 MB of it, FaceNet would be 94 MB more.
+_LARGEST_BYTES = 600_000_000
 
 
 @pytest.fixture(scope="module")
