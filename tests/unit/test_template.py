@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -90,6 +91,19 @@ def test_every_setting_is_one_that_functions_know(template: dict[str, Any], reso
     for name, function in functions(resources).items():
         unknown = {*every, *function["Environment"]["Variables"]} - _variables(LambdaSettings)
         assert not unknown, name
+
+
+def test_functions_are_told_their_own_defaults(
+    template: dict[str, Any], resources: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = LambdaSettings.read()
+    told = {"FACEWIRE_" + name.upper() for name in ("attributes", "gallery_file", "min_face_size", "threshold")}
+    for function in functions(resources).values():
+        variables = function["Environment"]["Variables"]
+        for name in told & variables.keys():
+            monkeypatch.setenv(name, str(template["Parameters"][variables[name]["Ref"]]["Default"]))
+    assert LambdaSettings.read() == defaults
+    assert told <= os.environ.keys()
 
 
 def test_every_setting_is_one_that_recognizers_know() -> None:
