@@ -139,6 +139,17 @@ async def test_ipc_is_lost_and_comes_back(own: Core, portrait: bytes) -> None:
         await until(lambda: "none" in own.published())
 
 
+async def test_a_request_that_its_queue_will_never_take_is_answered(own: Core, portrait: bytes) -> None:
+    """A queue of an older kind takes 256 KiB, less than a picture with many faces."""
+    url = (await own.queues.calls.create_queue(QueueName=own.requests.name))["QueueUrl"]
+    await own.queues.calls.set_queue_attributes(QueueUrl=url, Attributes={"MaximumMessageSize": "1024"})
+    async with own.running():
+        own.nucleus.publish("clients/door", message("large", portrait))
+        answers = await answers_of(own.responses, 1)
+    assert answers["large"].error is not None
+    assert answers["large"].error.code == "message_refused"
+
+
 async def test_results_go_back_to_the_devices(own: Core, portrait: bytes) -> None:
     """What the edge answers at once, what the cloud answers when it does; nothing twice."""
     own.nucleus.configuration |= {"results": "local", "results_queue": f"own-{own.responses.name}"}

@@ -26,6 +26,7 @@ from facewire_detector.worker import run_detector
 from facewire_greengrass.configuration import Prepared
 from facewire_greengrass.frames import BrokerFrames, IpcFrames, reading
 from facewire_greengrass.nucleus import Nucleus
+from facewire_greengrass.requests import Requests
 from facewire_greengrass.results import Publish, Results, nowhere, over_iot_core, over_ipc
 from facewire_greengrass.settings import ComponentSettings
 from facewire_greengrass.spool import Spool
@@ -99,7 +100,8 @@ class Pipeline:
 
     def _moves(self, ended: asyncio.Event, worked: asyncio.Event) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         yield "refusals", forward_answers(self.refusals, self.spooled_answers, worked)
-        yield "requests", forward_answers(self.spooled_requests, self.requests, worked)
+        requests = Requests(self.requests, self.spooled_answers)
+        yield "requests", forward_answers(self.spooled_requests, requests, worked)
         yield "answers", forward_answers(self.spooled_answers, self.responses, worked)
         topic = self.settings.results_topic
         yield "results", forward_answers(self.spooled_results, Results(self.publish, topic), worked)
