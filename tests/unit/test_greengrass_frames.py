@@ -60,12 +60,14 @@ async def test_a_flood_over_ipc_is_bounded_in_bytes() -> None:
     await frames.listen("clients/+")
     (subscription,) = nucleus.subscriptions
     for _ in range(9):
-        subscription.on_event(event(bytes(MAX_UNGUARANTEED_BYTES // 8), "clients/door"))
+        subscription.on_event(event(bytes(MAX_UNGUARANTEED_BYTES // 8 - 512), "clients/door"))
     assert frames.dropped == 1
+    subscription.on_event(event(b"", "clients/door"))
+    assert frames.dropped == 2
     messages = frames.messages()
     assert (await anext(messages)).topic == "clients/door"
     subscription.on_event(event(b"now there is room", "clients/door"))
-    assert frames.dropped == 1
+    assert frames.dropped == 2
 
 
 async def test_the_same_topic_is_not_subscribed_to_twice_and_another_replaces_it() -> None:

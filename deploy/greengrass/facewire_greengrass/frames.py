@@ -19,6 +19,9 @@ from facewire_detector.intake import Reading
 from facewire_detector.topics import read_frame
 from facewire_greengrass.nucleus import Nucleus, Subscription
 
+#: What a message takes in memory beside its payload, so that empty ones are bounded too.
+_OVERHEAD_BYTES = 512
+
 _log = structlog.get_logger(__name__)
 
 
@@ -50,7 +53,7 @@ class IpcFrames:
         """Yield what arrives, in order; never ends by itself."""
         while True:
             message = await self._arrived.get()
-            self._waiting_bytes -= len(message.payload)
+            self._waiting_bytes -= len(message.payload) + _OVERHEAD_BYTES
             yield message
 
     async def unsubscribe(self) -> None:
@@ -59,13 +62,14 @@ class IpcFrames:
 
     def _take(self, event: Any) -> None:
         topic, payload = _content(event, self._topic)
-        if self._waiting_bytes + len(payload) > MAX_UNGUARANTEED_BYTES:
+        size = len(payload) + _OVERHEAD_BYTES
+        if self._waiting_bytes + size > MAX_UNGUARANTEED_BYTES:
             self.dropped += 1
             # A line for the 1st, 2nd, 4th, 8th ...: a flood must not fill the log as well.
             if self.dropped.bit_count() == 1:
                 _log.warning("a message was dropped", topic=topic, dropped=self.dropped, limit=MAX_UNGUARANTEED_BYTES)
             return
-        self._waiting_bytes += len(payload)
+        self._waiting_bytes += size
         self._arrived.put_nowait(Received(camera_topic(topic), payload, 0, _nothing))
 
 
