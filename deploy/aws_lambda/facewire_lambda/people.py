@@ -5,8 +5,9 @@ import math
 import time
 
 import numpy as np
+import structlog
 
-from facewire.errors import GalleryError
+from facewire.errors import GalleryError, StoreError
 from facewire.gallery import Gallery, GalleryFace
 from facewire.galleryfile import GalleryRows, read_gallery
 from facewire.gallerysync import GallerySync
@@ -14,6 +15,11 @@ from facewire.recognize import Recognition
 from facewire.stores import GalleryStore
 from facewire.vision.embedder import Embedder
 from facewire_lambda.settings import LambdaSettings
+
+#: Asking a store that is out of reach takes three attempts of 5 s to connect: not every event does it.
+_OUTAGE_SECONDS = 10.0
+
+_log = structlog.get_logger(__name__)
 
 
 class People:
@@ -37,8 +43,8 @@ class People:
         Faces that only other embedders have seen are embedded first.
         """
         if self._sync is not None and time.monotonic() >= self._due:
-            await self._look(self._sync)
-            self._due = time.monotonic() + self._poll_seconds
+            read = await self._look(self._sync)
+            self._due = time.monotonic() + (self._poll_seconds if read else _OUTAGE_SECONDS)
         enrolled = self._empty if self._sync is None else self._sync.gallery
         if self._merged is None or self._merged.version != enrolled.version:
             self._merged = await asyncio.to_thread(enrolled.with_faces, self._rows, version=enrolled.version)
@@ -53,13 +59,20 @@ class People:
         await self._store.add([recognition.enrolled])
         self._due = -math.inf
 
-    async def _look(self, sync: GallerySync) -> None:
-        if self._read:
-            await sync.refresh_or_log()
-            return
-        await sync.embed_again()
-        await sync.refresh()
+    async def _look(self, sync: GallerySync) -> bool:
+        """Read what has changed; return False where that failed and an earlier snapshot serves on."""
+        try:
+            if not self._read:
+                await sync.embed_again()
+            await sync.refresh()
+        except StoreError as error:
+            if not self._read:
+                raise
+            facts = {"error": error.code, "detail": error.detail, "again_in_seconds": _OUTAGE_SECONDS}
+            _log.warning("the gallery could not be read anew", **facts)
+            return False
         self._read = True
+        return True
 
 
 def open_people(settings: LambdaSettings, embedder: Embedder, store: GalleryStore | None) -> People:
