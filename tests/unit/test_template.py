@@ -93,6 +93,12 @@ def test_every_setting_is_one_that_functions_know(template: dict[str, Any], reso
         assert not unknown, name
 
 
+def test_a_recognizer_is_not_ended_because_a_queue_is_away() -> None:
+    (task,) = of_type(read_template("recognizer-service.yaml")["Resources"], "AWS::ECS::TaskDefinition").values()
+    (container,) = task["ContainerDefinitions"]
+    assert container["HealthCheck"]["Command"][-1] == "http://127.0.0.1:9090/healthz"
+
+
 def test_functions_are_told_their_own_defaults(
     template: dict[str, Any], resources: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
