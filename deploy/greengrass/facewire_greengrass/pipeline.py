@@ -25,6 +25,7 @@ from facewire_detector.intake import FrameSource, Intake, take_and_leave
 from facewire_detector.worker import run_detector
 from facewire_greengrass.configuration import Prepared
 from facewire_greengrass.frames import BrokerFrames, IpcFrames, reading
+from facewire_greengrass.inbox import FrameIntake
 from facewire_greengrass.nucleus import Nucleus
 from facewire_greengrass.requests import Requests
 from facewire_greengrass.results import Publish, Results, nowhere, over_iot_core, over_ipc
@@ -48,7 +49,7 @@ class Pipeline:
     detector: FaceDetector
     source: FrameSource
     inbox: Inbox
-    refusals: SqliteQueue
+    refusals: Spool
     spooled_requests: Spool
     spooled_answers: Spool
     spooled_results: SqliteQueue
@@ -77,7 +78,7 @@ class Pipeline:
         leaves = self.settings.source == "ipc"
         await take_and_leave(
             self.source,
-            Intake(self.inbox, self.refusals),
+            Intake(FrameIntake(self.inbox, self.refusals), self.refusals),
             stop=ended,
             # What a broker holds for our session can wait there; over IPC nobody holds anything.
             may_leave=lambda: leaves and stop.is_set(),
@@ -156,7 +157,7 @@ async def _connection(settings: ComponentSettings) -> AsyncIterator[MqttConnecti
         yield connection
 
 
-def _inbox(settings: ComponentSettings, database: Database, refusals: SqliteQueue) -> Inbox:
+def _inbox(settings: ComponentSettings, database: Database, refusals: Spool) -> Inbox:
     return Inbox(
         database,
         max_bytes=settings.inbox_bytes,

@@ -38,15 +38,21 @@ class Spool(SqliteQueue):
         for copy in self._copies:
             copy.announce()
 
+    async def check_room(self) -> None:
+        """Return where the file is not full; QueueError `spool_full` where it is."""
+        await self._database.read(lambda connection: self._check_room(connection, 1))
+
     def _keep(self, connection: sqlite3.Connection, bodies: Sequence[bytes]) -> None:
         names = [self.name, *(copy.name for copy in self._copies)]
+        self._check_room(connection, len(names) * sum(len(body) for body in bodies))
+        for name in names:
+            insert(connection, name, bodies)
+
+    def _check_room(self, connection: sqlite3.Connection, needed: int) -> None:
         (held,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM queue_totals").fetchone()
-        needed = len(names) * sum(len(body) for body in bodies)
         if held + needed > self._max_bytes:
             detail = (
                 f"{self.name}: the file holds {held:,} of at most {self._max_bytes:,} bytes, {needed:,} more do not "
                 f"fit: frames wait until what is here has left; raise {self._setting} for longer outages"
             )
             raise QueueError("spool_full", detail)
-        for name in names:
-            insert(connection, name, bodies)
