@@ -3,7 +3,8 @@
 Facewire's run under the real Lambda runtime interface emulator (make rie) with the real runtime client, and send what
 they find to an SQS of a ministack of its own, which is in their times; torch's run in a bare process and send nothing.
 Both have one core, as 1769 MB of AWS Lambda have, and FaceNet with the same random weights. A cold start is import,
-model and first answer, memory the most that was in use. Needs the reference environment (make reference):
+model and first answer, memory the most that was in use; packages are as pip installs them, without weights, so
+torch's has CUDA in it: what an image takes beside its base. Needs the reference environment (make reference):
 FACEWIRE_REFERENCE_PYTHON names its interpreter, else .venv-reference/bin/python is used.
 """
 
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RIE = ROOT / "build" / "aws-lambda-rie"
 FUNCTIONS = ROOT / "deploy" / "aws_lambda"
 TORCH_FUNCTIONS = Path(__file__).with_name("_torch_functions.py")
+PACKAGES = Path(__file__).with_name("_packages.py")
 PICTURE = ROOT / "samples" / "eileen_collins.jpg"
 INVOCATION = "/2015-03-31/functions/function/invocations"
 START_SECONDS = 60.0
@@ -198,6 +200,13 @@ def boto_keys(keys: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in keys.items()}
 
 
+def packages(python: Path, *needed: str) -> str:
+    """Return how many MB these packages and all that they need take."""
+    return subprocess.run(
+        [str(python), str(PACKAGES), *needed], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -213,6 +222,8 @@ def main() -> None:
         values = [figures.warm[place] if place < len(figures.warm) else None for figures in found.values()]
         table.add_row(f"warm, ms, {size} at a time", *("" if value is None else f"{value:.1f}" for value in values))
     table.add_row("memory, MiB", *(f"{figures.memory:.0f}" for figures in found.values()))
+    sizes = packages(python, "torch", "facenet-pytorch"), packages(Path(sys.executable), "facewire[lambda]")
+    table.add_row("packages, MB", *sizes, *sizes)
     Console().print(table)
 
 
