@@ -7,6 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+STAT = Path("/proc/stat")
+#: Where proc(5) counts, in the first line of /proc/stat, what a hypervisor took.
+STEAL_FIELD = 8
 
 
 def describe(packages: Sequence[str] = ()) -> str:
@@ -18,6 +21,14 @@ def describe(packages: Sequence[str] = ()) -> str:
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def stolen_seconds() -> float:
+    """Return for how long the hypervisor has kept a core of this machine from it, on average over the cores."""
+    if not STAT.exists():
+        return 0.0
+    ticks = int(STAT.read_text().split("\n", 1)[0].split()[STEAL_FIELD])
+    return ticks / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
 
 
 def processor() -> str:

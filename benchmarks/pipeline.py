@@ -2,7 +2,8 @@
 
 The bare loop decodes, detects, aligns and embeds the same frames with the same models and nothing around them, with
 its best number of threads. Turns alternate: bare, HTTP, bare, MQTT, bare, ... and each is compared with the bare turns
-before and after it, so that a busy machine slows both.
+before and after it, so that a busy machine slows both. What a hypervisor takes from a turn, up to half of it where
+machines are shared, is taken off its time; the last column tells the shares by the clock on the wall.
 """
 
 import argparse
@@ -12,12 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _load import Http, Mqtt, Way, pace, run
-from _machine import describe
+from _machine import describe, stolen_seconds
 from _system import RunningFacewire, facewire_up
 from rich.console import Console
 from rich.table import Table
@@ -59,26 +61,46 @@ def bare_stage() -> Callable[[bytes], int]:
 
 
 def bare_round(once: Callable[[bytes], int], frames: Sequence[bytes], count: int, threads: int) -> float:
-    """Return the frames per second of the bare loop."""
+    """Run the bare loop over `count` frames; return the seconds that it took."""
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(once, itertools.islice(itertools.cycle(frames), count)):
             pass
-    return count / (time.perf_counter() - started)
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Frames per second of one turn: of the time that the machine had for it, and by the clock on the wall."""
+
+    own: float
+    wall: float
+    stolen: float
+
+    @classmethod
+    def of(cls, count: int, work: Callable[[], float]) -> "Turn":
+        """Do `work`, which returns the seconds that `count` frames took."""
+        before = stolen_seconds()
+        seconds = work()
+        stolen = stolen_seconds() - before
+        return cls(count / (seconds - stolen), count / seconds, stolen / seconds)
 
 
 @dataclass
 class Throughput:
-    """Frames per second of one way, a value a turn, and of the bare loop around each."""
+    """The turns of one way, and for each the bare turns before and after it."""
 
-    rates: list[float] = field(default_factory=list)
-    bare: list[float] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    bare: list[tuple[Turn, Turn]] = field(default_factory=list)
 
-    def shares(self) -> tuple[float, float, float]:
-        """Return the lower quartile, median and upper quartile of the turns' shares of the bare loop."""
-        shares = [rate / bare for rate, bare in zip(self.rates, self.bare, strict=True)]
-        lower, median, upper = statistics.quantiles(shares, n=4, method="inclusive")
-        return lower, median, upper
+    def shares(self, rate: Callable[[Turn], float]) -> list[float]:
+        """Return the turns' shares of the bare loop, in ascending order."""
+        bare = [(rate(before) + rate(after)) / 2 for before, after in self.bare]
+        return sorted(rate(turn) / beside for turn, beside in zip(self.turns, bare, strict=True))
+
+    def rate(self) -> float:
+        """Return the median of the turns' frames per second."""
+        return statistics.median(turn.own for turn in self.turns)
 
 
 def throughput(
@@ -92,12 +114,13 @@ def throughput(
         "MQTT": lambda: Mqtt(system.mqtt_port),
     }
     figures = {name: Throughput() for name in ways}
-    before = bare_round(once, frames, count, best)
+    bare = partial(bare_round, once, frames, count, best)
+    before = Turn.of(count, bare)
     for name in itertools.islice(itertools.cycle(ways), rounds * len(ways)):
         with ways[name]() as way:
-            figures[name].rates.append(count / run(way, frames, count, in_flight=32))
-        after = bare_round(once, frames, count, best)
-        figures[name].bare.append((before + after) / 2)
+            figures[name].turns.append(Turn.of(count, partial(run, way, frames, count, in_flight=32)))
+        after = Turn.of(count, bare)
+        figures[name].bare.append((before, after))
         before = after
     return best, figures
 
@@ -106,7 +129,8 @@ def best_threads(once: Callable[[bytes], int], frames: Sequence[bytes], count: i
     """Return the number of threads with the highest median of five turns each, taken alternately."""
     rates: dict[int, list[float]] = {threads: [] for threads in THREADS}
     for threads in THREADS * 5:
-        rates[threads].append(bare_round(once, frames, count, threads))
+        turn = Turn.of(count, partial(bare_round, once, frames, count, threads))
+        rates[threads].append(turn.own)
     return max(THREADS, key=lambda threads: statistics.median(rates[threads]))
 
 
@@ -116,14 +140,22 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def throughput_table(threads: int, figures: dict[str, Throughput]) -> Table:
-    """Return frames per second and the share of the bare loop, as medians."""
-    table = Table("way", "frames/s (median)", "of the bare loop (quartiles)", title="Throughput")
-    bare = [rate for figure in figures.values() for rate in figure.bare]
-    table.add_row(f"bare loop, {threads} threads", f"{statistics.median(bare):.1f}", "1.00")
+    """Return frames per second and the share of the bare loop, as medians with quartiles."""
+    table = Table("way", "frames/s", "of the bare loop (quartiles)", "stolen", "by the wall clock", title="Throughput")
+    bare = [turn for figure in figures.values() for pair in figure.bare for turn in pair]
+    rate = statistics.median(turn.own for turn in bare)
+    table.add_row(f"bare loop, {threads} threads", f"{rate:.1f}", "1.00", stolen_share(bare), "1.00")
     for name, figure in figures.items():
-        lower, median, upper = figure.shares()
-        table.add_row(name, f"{statistics.median(figure.rates):.1f}", f"{median:.2f} ({lower:.2f} to {upper:.2f})")
+        lower, median, upper = statistics.quantiles(figure.shares(lambda turn: turn.own), n=4, method="inclusive")
+        share = f"{median:.2f} ({lower:.2f} to {upper:.2f})"
+        wall = statistics.median(figure.shares(lambda turn: turn.wall))
+        table.add_row(name, f"{figure.rate():.1f}", share, stolen_share(figure.turns), f"{wall:.2f}")
     return table
+
+
+def stolen_share(turns: Sequence[Turn]) -> str:
+    """Return how much of the turns the hypervisor took."""
+    return f"{statistics.mean(turn.stolen for turn in turns):.0%}"
 
 
 def latency_table(name: str, heard: list[tuple[float, dict[str, Any]]], rate: float) -> Table:
@@ -151,7 +183,7 @@ def main() -> None:
         threads, figures = throughput(system, frames, options.rounds, options.count)
         console.print(throughput_table(threads, figures))
         for name, connect in (("HTTP", Http), ("MQTT", Mqtt)):
-            rate = statistics.median(figures[name].rates) / 2
+            rate = figures[name].rate() / 2
             port = system.http_port if connect is Http else system.mqtt_port
             with connect(port) as way:
                 console.print(latency_table(name, pace(way, frames, options.count, per_second=rate), rate))
