@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from facewire.cores import usable_cores
+
 CPUINFO = Path("/proc/cpuinfo")
 STAT = Path("/proc/stat")
 #: Where proc(5) counts, in the first line of /proc/stat, what a hypervisor took.
@@ -15,12 +17,7 @@ STEAL_FIELD = 8
 def describe(packages: Sequence[str] = ()) -> str:
     """Return processor, usable cores, Python and the versions of the named packages."""
     versions = [f"{name} {version(name)}" for name in packages]
-    return ", ".join([f"{processor()}, {cores()} cores", f"Python {platform.python_version()}", *versions])
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return ", ".join([f"{processor()}, {usable_cores()} cores", f"Python {platform.python_version()}", *versions])
 
 
 def stolen_seconds() -> float:

@@ -40,7 +40,7 @@ class RunningFacewire:
 @contextlib.contextmanager
 def facewire_up(**environment: str) -> Iterator[RunningFacewire]:
     """Run `facewire up`; leave when it is ready, stop it with SIGTERM."""
-    http_port, mqtt_port = _free_port(), _free_port()
+    http_port, mqtt_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="facewire-bench-") as folder:
         command = [str(Path(sys.executable).parent / "facewire"), "up", "--data", folder]
         command += ["--port", str(http_port), "--mqtt-port", str(mqtt_port)]
@@ -61,7 +61,8 @@ def _rss_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 import uuid
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from _machine import describe
+from _system import free_port
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +43,7 @@ class Project:
 
     @classmethod
     def make(cls, embedder: str) -> "Project":
-        ports = {name: str(_free_port()) for name in ("FACEWIRE_HTTP_PORT", "FACEWIRE_MQTTS_PORT")}
+        ports = {name: str(free_port()) for name in ("FACEWIRE_HTTP_PORT", "FACEWIRE_MQTTS_PORT")}
         own = {"COMPOSE_PROJECT_NAME": "facewire-bench", "COMPOSE_FILE": str(ROOT / "docker-compose.yml"), **ports}
         return cls({**os.environ, **own, "EMBEDDER": embedder}, f"http://127.0.0.1:{ports['FACEWIRE_HTTP_PORT']}")
 
@@ -65,11 +65,6 @@ class Project:
         """Return the memory of each running container in MiB; `names` are the services by container name."""
         lines = self.docker("stats", "--no-stream", "--format", "{{json .}}", *names).splitlines()
         return {names[row["Name"]]: _mebibytes(row["MemUsage"]) for row in map(json.loads, lines)}
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _mebibytes(usage: str) -> float:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from _machine import describe
+from _system import free_port
 from botocore.session import get_session  # type: ignore[import-untyped]
 from embedding import build
 from rich.console import Console
@@ -122,12 +123,6 @@ def check(result: Any) -> None:
     """See that the function did its work."""
     if not result or "errorType" in result or result.get("batchItemFailures") or result.get("statusCode", 200) != 200:
         sys.exit(f"the function failed: {result}")
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def wait_for_port(address: str) -> None:

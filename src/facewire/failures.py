@@ -11,6 +11,13 @@ from facewire.messages import END_OF_JSON, FAILED, Failure, RecognizedFaces, Sou
 from facewire.queues import MAX_RECEIVES
 
 
+def last_error(error: Exception, kind: type[FacewireError]) -> FacewireError:
+    """Return what the answer says of an error that stayed to the last attempt; of a stage's `kind` if it has none."""
+    if isinstance(error, FacewireError):
+        return error
+    return kind("internal", f"{MAX_RECEIVES} attempts failed, the last with {error_name(error)}")
+
+
 def answer_given_up(body: bytes, source: Source) -> RecognizedFaces | None:
     """Return the answer to a dead letter: itself where it is one, else `failed: dead_letter`.
 

@@ -7,7 +7,7 @@ leased ahead, so that the CPU never waits for a commit.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,7 +26,7 @@ from facewire.errors import (
     RecognizeError,
     is_outage,
 )
-from facewire.failures import answer_unread, error_name, error_origin
+from facewire.failures import answer_unread, error_name, error_origin, last_error
 from facewire.inhand import InHand
 from facewire.messages import (
     MAX_MESSAGE_BYTES,
@@ -178,9 +178,8 @@ class Worker:
         elif is_outage(outcome):
             await self._try_again(lease, outcome, unused=True)
         elif lease.receives >= MAX_RECEIVES:
-            await self._fail(
-                lease, self._final(outcome), burial=f"{lease.receives} receives, then {error_name(outcome)}"
-            )
+            error = last_error(outcome, self._stage.error)
+            await self._fail(lease, error, burial=f"{lease.receives} receives, then {error_name(outcome)}")
         elif isinstance(outcome, FINAL_ERRORS):
             await self._fail(lease, outcome, burial=None)
         else:
@@ -194,12 +193,6 @@ class Worker:
             return
         metrics.MESSAGES.labels(self._name, "done").inc()
         await self._delivery.put(Settled(lease, outgoing))
-
-    def _final(self, error: Exception) -> FacewireError:
-        """Return what the answer says of an error that stayed to the last attempt."""
-        if isinstance(error, FacewireError):
-            return error
-        return self._stage.error("internal", f"{MAX_RECEIVES} attempts failed, the last with {error_name(error)}")
 
     async def _fail(self, lease: Lease, error: FacewireError, *, burial: str | None) -> None:
         """Answer `failed`; a message that cannot be answered, as it names no request or is swollen, is buried."""
@@ -272,8 +265,11 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker_threads(count: int, name: str) -> AsyncIterator[ThreadPoolExecutor]:
-    """Yield `count` threads for CPU work; the end does not wait for work that was given up."""
+async def worker_threads(count: int, name: str, *, shared: Executor | None = None) -> AsyncIterator[Executor]:
+    """Yield `count` threads for CPU work, or those that are `shared`; the end does not wait for work given up."""
+    if shared is not None:
+        yield shared
+        return
     threads = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
         yield threads

@@ -17,7 +17,6 @@ from facewire.names import face_id
 from facewire.recognize import FaceRecognizer
 from facewire.settings import DetectorSettings, RecognizerSettings
 from facewire.vision.models import load_detector, load_embedder
-from facewire.worker import worker_threads
 from facewire_detector.worker import run_detector
 from facewire_recognizer.worker import run_recognizer
 from pipeline_fakes import MemoryGalleryStore, MemoryQueue, eventually
@@ -45,7 +44,7 @@ class Pipeline:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        async with asyncio.timeout(60), worker_threads(2, "compute") as executor, asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(
                 run_detector(
                     DetectorSettings(),
@@ -53,7 +52,6 @@ class Pipeline:
                     requests=self.requests,
                     responses=self.responses,
                     detector=self.detector,
-                    executor=executor,
                     stop=stop,
                 )
             )
@@ -63,7 +61,6 @@ class Pipeline:
                     requests=self.requests,
                     responses=self.responses,
                     recognizer=self.recognizer,
-                    executor=executor,
                     gallery_store=self.gallery,
                     stop=stop,
                 )

@@ -4,14 +4,15 @@ import asyncio
 
 import pytest
 
-from facewire_standalone.cpu_threads import cpu_threads, usable_cores
+from facewire.cores import usable_cores
+from facewire_standalone.cpu_threads import threads_to_share
 from facewire_standalone.settings import StandaloneSettings
 
 
 @pytest.mark.parametrize(("cores", "apart"), [(1, False), (2, False), (3, True), (16, True)])
 async def test_stages_share_threads_where_there_are_fewer_cores_than_threads(cores: int, apart: bool) -> None:
-    async with cpu_threads(StandaloneSettings(detector_threads=2, recognizer_threads=1), cores) as threads:
-        assert (threads.detect is not threads.recognize) is apart
+    async with threads_to_share(StandaloneSettings(detector_threads=2, recognizer_threads=1), cores) as threads:
+        assert (threads is None) is apart
 
 
 async def test_shared_threads_are_as_many_as_the_larger_stage_asked_for() -> None:
@@ -29,8 +30,9 @@ async def test_shared_threads_are_as_many_as_the_larger_stage_asked_for() -> Non
     def compute() -> None:
         asyncio.run_coroutine_threadsafe(meet(), loop).result(10)
 
-    async with cpu_threads(StandaloneSettings(detector_threads=3, recognizer_threads=1), 2) as threads:
-        calls = [loop.run_in_executor(pool, compute) for pool in (threads.detect, threads.detect, threads.recognize)]
+    async with threads_to_share(StandaloneSettings(detector_threads=3, recognizer_threads=1), 2) as threads:
+        assert threads is not None
+        calls = [loop.run_in_executor(threads, compute) for _ in range(3)]
         await asyncio.gather(*calls)
 
 

@@ -11,7 +11,6 @@ from facewire.messages import DetectedFaces, RecognizedFaces
 from facewire.recognize import FaceRecognizer
 from facewire.settings import RecognizerSettings
 from facewire.vision.imagecodec import encode_jpeg
-from facewire.worker import worker_threads
 from facewire_recognizer import copies
 from facewire_recognizer.worker import run_recognizer
 from gateway_fakes import FakeResults
@@ -37,13 +36,12 @@ async def answered(results: FakeResults, gallery: MemoryGalleryStore, *messages:
         MemoryQueue(),
         asyncio.Event(),
     )
-    async with asyncio.timeout(20), worker_threads(1, "recognize") as executor, asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         work = run_recognizer(
             RecognizerSettings(),
             requests=requests,
             responses=responses,
             recognizer=FaceRecognizer(ColourEmbedder()),
-            executor=executor,
             gallery_store=gallery,
             results=results,
             stop=stop,

@@ -14,7 +14,6 @@ from facewire.recognize import FaceRecognizer
 from facewire.settings import RecognizerSettings
 from facewire.stores import EnrolledFace
 from facewire.vision.imagecodec import encode_jpeg
-from facewire.worker import worker_threads
 from facewire_recognizer.worker import run_recognizer
 from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually
 
@@ -49,14 +48,13 @@ class Setting:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        async with asyncio.timeout(20), worker_threads(1, "recognize") as executor, asyncio.TaskGroup() as group:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             group.create_task(
                 run_recognizer(
                     RecognizerSettings(gallery_poll_seconds=0.05),
                     requests=self.requests,
                     responses=self.responses,
                     recognizer=FaceRecognizer(ColourEmbedder()),
-                    executor=executor,
                     gallery_store=self.store,
                     stop=stop,
                 )

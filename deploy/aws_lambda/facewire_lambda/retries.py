@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import structlog
 
 from facewire.errors import FacewireError, QueueError, RecognizeError
-from facewire.failures import answer_unread, error_name, error_origin
+from facewire.failures import answer_unread, error_name, error_origin, last_error
 from facewire.messages import DetectedFaces, RecognizedFaces, failed
 from facewire.queues import MAX_RECEIVES, Queue, Sender
 from facewire.waiting import jittered
@@ -37,7 +37,7 @@ class Retries:
         out of reach any, is left to the time that the queue hides messages for, and to its redrive policy.
         """
         lease = record.lease
-        answer = await asyncio.to_thread(failed_answer, lease.body, _final(error))
+        answer = await asyncio.to_thread(failed_answer, lease.body, last_error(error, RecognizeError))
         facts = {"receives": lease.receives, "error": error_name(error), "at": error_origin(error)}
         request_id = answer.request_id if answer else None
         _log.warning("a message failed", request_id=request_id, message_id=record.message_id, **facts)
@@ -70,13 +70,6 @@ class Retries:
             await self._responses.send(body)
         self._metrics.count("GivenUp")
         return True
-
-
-def _final(error: Exception) -> FacewireError:
-    """Return what the answer says of an error that stayed to the last attempt."""
-    if isinstance(error, FacewireError):
-        return error
-    return RecognizeError("internal", f"{MAX_RECEIVES} attempts failed, the last with {error_name(error)}")
 
 
 def failed_answer(body: bytes, error: FacewireError) -> RecognizedFaces | None:

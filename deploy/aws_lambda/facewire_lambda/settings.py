@@ -1,13 +1,13 @@
 """The settings of the functions, with the names that earlier deployments gave some of them."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from facewire.cores import usable_cores
 from facewire.errors import SettingsError
 from facewire.settings import LONGEST_KEPT_DAYS, TABLE_NAME, AwsSettings, DetectorSettings, RecognizerSettings
 
@@ -57,7 +57,7 @@ class LambdaSettings(DetectorSettings, RecognizerSettings, AwsSettings):
     @property
     def threads(self) -> int:
         """How many threads a network gets: a container has one event at a time, so all of its cores are free."""
-        return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+        return min(usable_cores(), _MOST_THREADS)
 
     @property
     def table_of_gallery(self) -> str | None:

@@ -20,7 +20,6 @@ from facewire.queues.inbox import Inbox
 from facewire.queues.sqlite import SqliteQueue
 from facewire.queues.sqs import SqsQueue, SqsQueues
 from facewire.sqlite import Database
-from facewire.worker import worker_threads
 from facewire_detector.intake import FrameSource, Intake, take_and_leave
 from facewire_detector.worker import run_detector
 from facewire_greengrass.configuration import Prepared
@@ -87,17 +86,15 @@ class Pipeline:
         )
 
     async def _detect(self, ended: asyncio.Event) -> None:
-        async with worker_threads(self.settings.detector_threads, "detect") as executor:
-            await run_detector(
-                self.settings,
-                inbox=self.inbox,
-                requests=self.spooled_requests,
-                responses=self.spooled_answers,
-                detector=self.detector,
-                executor=executor,
-                stop=ended,
-                lease_seconds=LEASE_SECONDS,
-            )
+        await run_detector(
+            self.settings,
+            inbox=self.inbox,
+            requests=self.spooled_requests,
+            responses=self.spooled_answers,
+            detector=self.detector,
+            stop=ended,
+            lease_seconds=LEASE_SECONDS,
+        )
 
     def _moves(self, ended: asyncio.Event, worked: asyncio.Event) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         yield "refusals", forward_answers(self.refusals, self.spooled_answers, worked)

@@ -18,7 +18,6 @@ from facewire.queues.inbox import Inbox
 from facewire.queues.sqlite import SqliteQueue
 from facewire.queues.sqs import SqsQueue, SqsQueues
 from facewire.vitals import Depth, Readiness, still_loading
-from facewire.worker import worker_threads
 from facewire_detector.intake import Intake, take_and_leave
 from facewire_detector.sessions import look_after_sessions
 from facewire_detector.settings import DetectorServiceSettings
@@ -97,17 +96,15 @@ class _Parts:
             self.slot.mark(subscribed=True)
 
     async def _detect(self, detector: FaceDetector, stop: asyncio.Event) -> None:
-        async with worker_threads(self.settings.detector_threads, "detect") as executor:
-            await run_detector(
-                self.settings,
-                inbox=self.inbox,
-                requests=self.requests,
-                responses=self.responses,
-                detector=detector,
-                executor=executor,
-                stop=stop,
-                lease_seconds=LEASE_SECONDS,
-            )
+        await run_detector(
+            self.settings,
+            inbox=self.inbox,
+            requests=self.requests,
+            responses=self.responses,
+            detector=detector,
+            stop=stop,
+            lease_seconds=LEASE_SECONDS,
+        )
 
     async def _forward(self, worked: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:

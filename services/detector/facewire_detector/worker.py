@@ -14,7 +14,7 @@ from facewire.messages import DetectedFaces, Frame, Source, no_face, now
 from facewire.queues import Queue
 from facewire.settings import DetectorSettings
 from facewire.timing import milliseconds_between
-from facewire.worker import Limits, Outcome, Worker
+from facewire.worker import Limits, Outcome, Worker, worker_threads
 
 _STEPS = ("inbox", "decode", "detect", "crop")
 
@@ -28,11 +28,14 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
     requests: Queue,
     responses: Queue,
     detector: FaceDetector,
-    executor: Executor,
     stop: asyncio.Event,
     lease_seconds: float = 30.0,
+    shared_threads: Executor | None = None,
 ) -> None:
-    """Detect the faces of the inbox's frames, up to `detector_threads` at a time, until `stop` is set, then drain."""
+    """Detect the faces of the inbox's frames, up to `detector_threads` at a time, until `stop` is set, then drain.
+
+    It has as many threads of its own unless it is given some that it shares.
+    """
     threads = settings.detector_threads
     limits = Limits(
         # One frame more than there are threads waits in the executor, so that no thread waits for the event loop.
@@ -41,8 +44,9 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
         lease_seconds=lease_seconds,
         drain_seconds=settings.drain_seconds,
     )
-    stage = DetectStage(detector, executor, requests=requests, responses=responses)
-    await Worker(stage, inbox, responses=responses, limits=limits).run(stop)
+    async with worker_threads(threads, "detect", shared=shared_threads) as executor:
+        stage = DetectStage(detector, executor, requests=requests, responses=responses)
+        await Worker(stage, inbox, responses=responses, limits=limits).run(stop)
 
 
 class DetectStage:

@@ -8,7 +8,6 @@ from facewire.probes import serving_probes
 from facewire.queues.sqs import SqsQueues
 from facewire.stores.opening import open_stores
 from facewire.vitals import Depth, Readiness, still_loading
-from facewire.worker import worker_threads
 from facewire_recognizer.loading import load_face_recognizer
 from facewire_recognizer.settings import RecognizerServiceSettings
 from facewire_recognizer.worker import run_recognizer
@@ -27,11 +26,7 @@ async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyn
     async with serving_probes(settings, readiness=readiness, depths=depths) as url:
         _log.info("probes are answered", url=url)
         recognizer = await asyncio.to_thread(load_face_recognizer, settings)
-        async with (
-            open_stores(settings) as (results, gallery),
-            SqsQueues.open(settings) as queues,
-            worker_threads(settings.recognizer_threads, "recognize") as executor,
-        ):
+        async with open_stores(settings) as (results, gallery), SqsQueues.open(settings) as queues:
             requests, responses = queues.queue(settings.request_queue), queues.queue(settings.response_queue)
 
             async def queue_lacks() -> str | None:
@@ -51,7 +46,6 @@ async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyn
                 requests=requests,
                 responses=responses,
                 recognizer=recognizer,
-                executor=executor,
                 gallery_store=gallery,
                 results=results,
                 stop=stop,

@@ -16,7 +16,7 @@ from facewire.queues import Queue
 from facewire.recognize import FaceRecognizer, Recognition
 from facewire.settings import RecognizerSettings
 from facewire.stores import GalleryStore, ResultStore
-from facewire.worker import Limits, Outcome, Worker
+from facewire.worker import Limits, Outcome, Worker, worker_threads
 from facewire_recognizer.copies import is_answered
 
 _STEPS = ("queue", "align", "embed", "match", "total")
@@ -30,15 +30,16 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
     requests: Queue,
     responses: Queue,
     recognizer: FaceRecognizer,
-    executor: Executor,
     gallery_store: GalleryStore,
     results: ResultStore | None = None,
     stop: asyncio.Event,
+    shared_threads: Executor | None = None,
 ) -> None:
     """Recognise the faces of the request queue, up to `recognizer_threads` batches at a time, until `stop`, then drain.
 
-    Faces in the gallery that the embedder has not seen are embedded first. A message whose request `results` shows to
-    be answered is a copy, and passed over. Raises StoreError where the gallery cannot be read at the start.
+    It has as many threads of its own unless it is given some that it shares. Faces in the gallery that the embedder has
+    not seen are embedded first. A message whose request `results` shows to be answered is a copy, and passed over.
+    Raises StoreError where the gallery cannot be read at the start.
     """
     limits = Limits(
         concurrency=settings.recognizer_threads,
@@ -50,7 +51,10 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
     sync = GallerySync(gallery_store, recognizer.embedder)
     await sync.embed_again()
     await sync.refresh()
-    async with asyncio.TaskGroup() as group:
+    async with (
+        worker_threads(settings.recognizer_threads, "recognize", shared=shared_threads) as executor,
+        asyncio.TaskGroup() as group,
+    ):
         follow = sync.follow(stop, poll_seconds=settings.gallery_poll_seconds)
         group.create_task(follow, name="recognize: follow the gallery")
         stage = RecognizeStage(

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from facewire.background import background
+from facewire.cores import usable_cores
 from facewire.data_folder import open_database
 from facewire.errors import QueueError
 from facewire.mqtt import MqttConnection
@@ -31,7 +33,7 @@ from facewire_gateway.server import listen, serve, url_of
 from facewire_recognizer.worker import run_recognizer
 from facewire_standalone.broker import EmbeddedBroker, embedded_broker, read_password_file
 from facewire_standalone.claim import claimed
-from facewire_standalone.cpu_threads import CpuThreads, cpu_threads, usable_cores
+from facewire_standalone.cpu_threads import threads_to_share
 from facewire_standalone.loading import Stages, load_stages
 from facewire_standalone.settings import StandaloneSettings
 
@@ -106,7 +108,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
                 password_file=settings.mqtt_password_file,
             ) as broker,
             _connections(_inner_settings(settings, broker)) as (cameras, publishing),
-            cpu_threads(settings, usable_cores()) as threads,
+            threads_to_share(settings, usable_cores()) as threads,
         ):
             kept = _Kept.in_database(database, settings)
             await kept.end_leases()
@@ -154,7 +156,7 @@ class _Parts:
 
     settings: StandaloneSettings
     stages: Stages
-    threads: CpuThreads
+    threads: Executor | None
     kept: _Kept
     cameras: MqttConnection
     publisher: ResultPublisher
@@ -215,7 +217,7 @@ class _Parts:
                 requests=kept.requests,
                 responses=kept.responses,
                 recognizer=self.stages.recognizer,
-                executor=self.threads.recognize,
+                shared_threads=self.threads,
                 gallery_store=kept.gallery,
                 stop=stop,
             ),
@@ -225,7 +227,7 @@ class _Parts:
                 requests=kept.requests,
                 responses=kept.responses,
                 detector=self.stages.detector,
-                executor=self.threads.detect,
+                shared_threads=self.threads,
                 stop=stop,
             ),
             "intake": take_from_mqtt(self.cameras, intake, stop=stop, drain_seconds=settings.drain_seconds),

@@ -44,7 +44,7 @@ _NEXT = """
     SELECT id, receives, body FROM messages JOIN bodies USING (id)
     WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"""
 _NEXT_DUE = "SELECT min(visible_at) FROM messages WHERE queue = ? AND visible_at > 0"
-_LEND = "UPDATE messages SET visible_at = ?, receipt = ?, receives = receives + 1 WHERE id = ?"
+_LEND = "UPDATE messages SET visible_at = ?, receipt = id || ':' || ?, receives = receives + 1 WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +189,9 @@ class SqliteQueue(Queue):
         if now >= self._trim_at:
             self._trim_dead(connection, now)
         rows = connection.execute(_NEXT, (self.name, limit)).fetchall()
-        leases = [Lease(f"{number}:{token}", body, receives + 1) for number, receives, body in rows]
         until = now + self._lease_seconds
-        connection.executemany(_LEND, [(until, lease.receipt, row[0]) for lease, row in zip(leases, rows, strict=True)])
+        connection.executemany(_LEND, [(until, token, number) for number, _, _ in rows])
+        leases = [Lease(f"{number}:{token}", body, receives + 1) for number, receives, body in rows]
         return leases, POLL_SECONDS if due is None else max(0.0, due - now)
 
     def _next_due(self, connection: sqlite3.Connection) -> float | None:
