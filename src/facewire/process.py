@@ -22,10 +22,13 @@ def run_service(settings_class: type[S], service: Callable[[S, asyncio.Event], C
     becomes one line on standard error and the exit code; any other error is a fault and leaves its traceback.
     """
     keep_memory_level()
+    code = 0
     try:
         asyncio.run(_until_signalled(settings_class.read(), service))
     except* FacewireError as group:
-        sys.exit(tell(list(leaves(group))))
+        # Not `sys.exit` here: until 3.11.4 Python wraps what is raised in this block in a group (gh-103590).
+        code = tell(list(leaves(group)))
+    sys.exit(code)
 
 
 async def _until_signalled(settings: S, service: Callable[[S, asyncio.Event], Coroutine[Any, Any, None]]) -> None:

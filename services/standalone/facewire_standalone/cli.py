@@ -41,10 +41,13 @@ app.command()(init)
 
 def main() -> None:
     """Run the command line; what went wrong in a named way becomes one line on standard error."""
+    code = 0
     try:
         app()
     except* (FacewireError, BrokenPipeError) as group:
-        sys.exit(_report(list(leaves(group))))
+        # Not `sys.exit` here: until 3.11.4 Python wraps what is raised in this block in a group (gh-103590).
+        code = _report(list(leaves(group)))
+    sys.exit(code)
 
 
 def _report(errors: Sequence[Exception]) -> int:
