@@ -42,17 +42,17 @@ reference: $(REFERENCE)/.ready  ## torch and facenet-pytorch (5.5 GB), and what 
 	$(REFERENCE)/bin/python tests/reference/facenet_goldens.py
 
 greengrass: $(VENV)/.ready  ## the Greengrass component's recipe and archives; BUCKET names where they will be
-	$(BIN)/python scripts/greengrass.py --bucket $(BUCKET)
+	$(BIN)/python tools/greengrass.py --bucket $(BUCKET)
 
 rie: build/aws-lambda-rie  ## Lambda's runtime interface emulator, which some tests run if it is there
 
 build/aws-lambda-rie: $(VENV)/.ready
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest build aws-sam-cli==1.170.0
-	$(BIN)/python scripts/lambda_emulator.py build
+	$(BIN)/python tools/lambda_emulator.py build
 
 models: $(VENV)/.ready  ## build the three MTCNN files from facenet-pytorch's weights
 	$(BIN)/pip download --quiet --no-deps --dest build facenet-pytorch==2.6.0
-	$(BIN)/python scripts/build_mtcnn.py build/facenet_pytorch-2.6.0-py3-none-any.whl
+	$(BIN)/python tools/build_mtcnn.py build/facenet_pytorch-2.6.0-py3-none-any.whl
 
 setup: $(VENV)/.ready $(MINISTACK)/.ready  ## the development environment in .venv, the AWS emulator of the tests in .venv-ministack
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facewire.detect import FaceDetector
-from facewire.facecrop import FaceInCrop
-from facewire.messages import DetectedFace, Frame
+from facewire.domain.messages import DetectedFace, Frame
+from facewire.stages.detect import FaceDetector
 from facewire.vision.alignment import align
 from facewire.vision.embedder import Embedder
+from facewire.vision.facecrop import FaceInCrop
 from facewire.vision.models import load_detector
 from facewire.vision.quality import ENROLMENT, RECOGNITION, Gate, refusals
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from facewire.cores import usable_cores
+from facewire.runtime.cores import usable_cores
 
 CPUINFO = Path("/proc/cpuinfo")
 STAT = Path("/proc/stat")

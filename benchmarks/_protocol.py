@@ -8,7 +8,7 @@ import numpy as np
 from _faces import Face, Pair, Pictures, central, lfw_name, to_enrol, to_recognise
 from numpy.typing import NDArray
 
-from facewire.gallery import Gallery, GalleryFace
+from facewire.domain.gallery import Gallery, GalleryFace
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from _protocol import FALSE_ACCEPTS, OpenSet, calibrate, leads, of_fold, verify
 from rich.console import Console
 from rich.table import Table
 
-from facewire.errors import ModelError
+from facewire.domain.errors import ModelError
 from facewire.vision.embedder import Embedder, OnnxEmbedder
 from facewire.vision.models import DEFAULT_EMBEDDER, find_spec, load_embedder, specs
 from facewire.vision.onnx_session import open_session

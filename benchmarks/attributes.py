@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from facewire.detect import FaceDetector
-from facewire.facecrop import FaceInCrop
-from facewire.messages import DetectedFace, FaceAttributes, Frame
-from facewire.settings import Settings
+from facewire.domain.messages import DetectedFace, FaceAttributes, Frame
+from facewire.runtime.settings import Settings
+from facewire.stages.detect import FaceDetector
 from facewire.vision.alignment import align
+from facewire.vision.facecrop import FaceInCrop
 from facewire.vision.models import ATTRIBUTES, DEFAULT_EMBEDDER, load_attributes, load_detector, load_embedder
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

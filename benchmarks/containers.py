@@ -23,7 +23,7 @@ from _system import free_port
 from rich.console import Console
 from rich.table import Table
 
-from facewire_standalone.client import Client, Picture
+from facewire_standalone.commands.client import Client, Picture
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE_IMAGE = "python:3.11-slim-bookworm"

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from facewire.convert.facenet import build_inception_resnet
+from facewire.conversion.facenet import build_inception_resnet
 from facewire.vision.models import DEFAULT_EMBEDDER, find
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from _system import RunningFacewire, facewire_up
 from rich.console import Console
 from rich.table import Table
 
-from facewire.settings import DetectorSettings, RecognizerSettings
+from facewire.runtime.settings import DetectorSettings, RecognizerSettings
 from facewire.vision import alignment, imagecodec
 from facewire.vision.models import load_detector, load_embedder
 

@@ -25,9 +25,9 @@ from _machine import describe
 from rich.console import Console
 from rich.table import Table
 
-from facewire.aws.provision import ensure_queue
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.settings import AwsSettings
+from facewire.adapters.aws.provision import ensure_queue
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.runtime.settings import AwsSettings
 
 MINISTACK = Path(__file__).resolve().parents[1] / ".venv-ministack" / "bin" / "ministack"
 START_SECONDS = 30.0

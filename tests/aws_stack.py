@@ -27,7 +27,7 @@ from samtranslator.translator.transform import transform  # type: ignore[import-
 from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
 
 from aws_emulator import REGION, free_port, ministack
-from facewire.certificates import Authority, new_key
+from facewire.adapters.mqtt.certificates import Authority, new_key
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = ROOT / "deploy" / "aws"

@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from aws_emulator import free_port
-from facewire.messages import RecognizedFaces
-from facewire.settings import MqttSettings
-from facewire_standalone.client import Client, Picture
-from facewire_standalone.send import wait_for_answer
+from facewire.domain.messages import RecognizedFaces
+from facewire.runtime.settings import MqttSettings
+from facewire_standalone.commands.client import Client, Picture
+from facewire_standalone.commands.send import wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[1]
 STANDINS = ROOT.parent / "shared" / "standins" / "start-docker.sh"

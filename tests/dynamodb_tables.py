@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from facewire.aws.clients import dynamodb_client
-from facewire.settings import StoreSettings
-from facewire.stores.dynamodb import Table, ensure_table
+from facewire.adapters.aws.clients import dynamodb_client
+from facewire.adapters.aws.dynamodb import Table, ensure_table
+from facewire.runtime.settings import StoreSettings
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient

@@ -11,16 +11,16 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from facewire.errors import IntakeError, QueueError, StoreError
-from facewire.messages import Enrolled, Frame, RecognizedFaces, sha256
-from facewire.queues import Lease
-from facewire.settings import GatewaySettings
-from facewire.stores import EnrolledFace, PersonSummary, Result, ResultPage, ResultQuery
-from facewire.vitals import Depth, Readiness
-from facewire.waiting import happens_within
+from facewire.domain.errors import IntakeError, QueueError, StoreError
+from facewire.domain.messages import Enrolled, Frame, RecognizedFaces, sha256
+from facewire.domain.ports import EnrolledFace, PersonSummary, Result, ResultPage, ResultQuery
+from facewire.domain.queue_ports import Lease
+from facewire.runtime.backoff import happens_within
+from facewire.runtime.readiness import Depth, Readiness
+from facewire.runtime.settings import GatewaySettings
+from facewire_gateway.api.auth import KeyRing
 from facewire_gateway.app import create_app
-from facewire_gateway.auth import KeyRing
-from facewire_gateway.feed import Feed
+from facewire_gateway.delivery.feed import Feed
 
 
 def picture(size: tuple[int, int] = (8, 6), kind: str = "JPEG") -> bytes:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from facewire.messages import DetectedFaces, RecognizedFaces
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.settings import AwsSettings
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.domain.messages import DetectedFaces, RecognizedFaces
+from facewire.runtime.settings import AwsSettings
 from greengrass_nucleus import FakeNucleus, fake_nucleus
 from mqtt_brokers import until
 

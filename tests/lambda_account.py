@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facewire.aws.clients import dynamodb_client, s3_client, sqs_client
-from facewire.aws.provision import ensure_bucket, ensure_queue
-from facewire.messages import RecognizedFaces
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.stores import Result
-from facewire.stores.dynamodb import DynamoDbResultStore, Table, ensure_table, indexes_of
+from facewire.adapters.aws.clients import dynamodb_client, s3_client, sqs_client
+from facewire.adapters.aws.dynamodb import DynamoDbResultStore, Table, ensure_table, indexes_of
+from facewire.adapters.aws.provision import ensure_bucket, ensure_queue
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.domain.messages import RecognizedFaces
+from facewire.domain.ports import Result
 from facewire_lambda.emf import Metrics
 from facewire_lambda.runtime import Container, Handler
 from facewire_lambda.settings import LambdaSettings

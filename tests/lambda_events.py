@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from facewire.messages import DetectedFaces
+from facewire.domain.messages import DetectedFaces
 from facewire.vision.imagecodec import encode_jpeg
 
 COLOURS = {"Red": (200, 20, 20), "Blue": (20, 20, 200)}

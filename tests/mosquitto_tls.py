@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from facewire.certificate_folders import open_authority, prepare, write_private
-from facewire.mqtt import MqttConnection
-from facewire.settings import MqttSettings
+from facewire.adapters.mqtt.certificate_folders import open_authority, prepare, write_private
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.runtime.settings import MqttSettings
 from mqtt_brokers import MOSQUITTO, RunningMosquitto, free_port
 
 OPEN = MqttConnection.open

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from facewire.settings import MqttSettings
+from facewire.runtime.settings import MqttSettings
 from facewire_standalone.broker import EmbeddedBroker, embedded_broker
 
 Kind = Literal["embedded", "mosquitto"]

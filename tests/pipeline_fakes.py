@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from facewire.errors import FacewireError, QueueError
-from facewire.queues import Lease, PartialError
-from facewire.stores import EnrolledFace, PersonSummary
+from facewire.domain.errors import FacewireError, QueueError
+from facewire.domain.ports import EnrolledFace, PersonSummary
+from facewire.domain.queue_ports import Lease, PartialError
 from facewire.vision.embedder import EmbedderSpec
 from facewire.vision.models import find_spec
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from facewire.messages import RecognizedFaces
-from facewire.queues.sqs import SqsQueue
+from facewire.adapters.aws.sqs.queue import SqsQueue
+from facewire.domain.messages import RecognizedFaces
 from mqtt_brokers import free_port
 
 _READY_SECONDS = 60.0

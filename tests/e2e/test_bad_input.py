@@ -11,13 +11,13 @@ import httpx
 import pytest
 from PIL import Image
 
-from facewire.errors import QueueError
-from facewire.messages import RecognizedFaces, sha256
-from facewire.names import raw_frame_id
-from facewire.settings import MqttSettings
-from facewire_standalone.camera import Camera
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import RecognizedFaces, sha256
+from facewire.domain.names import raw_frame_id
+from facewire.runtime.settings import MqttSettings
 from facewire_standalone.child import Child
-from facewire_standalone.client import Picture
+from facewire_standalone.commands.camera import Camera
+from facewire_standalone.commands.client import Picture
 
 #: Recognizers see a change of the gallery within 2 s; the rest is for a busy machine.
 JPEG = {"Content-Type": "image/jpeg"}

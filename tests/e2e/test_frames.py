@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from facewire.messages import UNKNOWN, RecognizedFaces
-from facewire.settings import MqttSettings
-from facewire_standalone.camera import Camera
+from facewire.domain.messages import UNKNOWN, RecognizedFaces
+from facewire.runtime.settings import MqttSettings
 from facewire_standalone.child import Child, running_child
-from facewire_standalone.client import Client, Picture
-from facewire_standalone.send import wait_for_answer
+from facewire_standalone.commands.camera import Camera
+from facewire_standalone.commands.client import Client, Picture
+from facewire_standalone.commands.send import wait_for_answer
 
 ANSWER_SECONDS = 60.0
 Send = Callable[[Child, list[Picture]], Awaitable[list[RecognizedFaces]]]

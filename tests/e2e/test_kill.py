@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from facewire.errors import QueueError
-from facewire.settings import MqttSettings
-from facewire_standalone.camera import Camera
+from facewire.domain.errors import QueueError
+from facewire.runtime.settings import MqttSettings
 from facewire_standalone.child import Child, running_child
-from facewire_standalone.client import Client, ClientError, Picture
+from facewire_standalone.commands.camera import Camera
+from facewire_standalone.commands.client import Client, ClientError, Picture
 
 FRAMES = 200
 KILLED_AFTER = 100

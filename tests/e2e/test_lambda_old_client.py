@@ -25,11 +25,11 @@ import numpy as np
 import pytest
 from botocore.session import get_session  # type: ignore[import-untyped]
 
-from facewire.detect import FaceDetector
-from facewire.gallery import Gallery
-from facewire.galleryfile import GalleryRows, write_gallery
-from facewire.messages import UNKNOWN, Frame
-from facewire.recognize import FaceRecognizer
+from facewire.adapters.gallery_file import GalleryRows, write_gallery
+from facewire.domain.gallery import Gallery
+from facewire.domain.messages import UNKNOWN, Frame
+from facewire.stages.detect import FaceDetector
+from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.models import DEFAULT_EMBEDDER, find, load_detector, load_embedder
 from lambda_host import code, python_path, runtime
 

@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from aws_emulator import free_port
-from facewire.aws.clients import dynamodb_client, s3_client, sqs_client
-from facewire.aws.provision import ensure_bucket, ensure_queue
-from facewire.errors import FacewireError
-from facewire.settings import AwsSettings, StoreSettings
-from facewire_standalone.aws_commands import init_aws
+from facewire.adapters.aws.clients import dynamodb_client, s3_client, sqs_client
+from facewire.adapters.aws.provision import ensure_bucket, ensure_queue
+from facewire.domain.errors import FacewireError
+from facewire.runtime.settings import AwsSettings, StoreSettings
+from facewire_standalone.commands.aws_commands import init_aws
 
 #: What the command may not need: the one-shot container that runs it has none of these.
 HEAVY = ["numpy", "onnxruntime", "cv2", "PIL", "fastapi", "aiomqtt", "httpx", "prometheus_client"]

@@ -23,13 +23,13 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from aws_emulator import PROGRAM as MINISTACK
 from aws_emulator import REGION
 from aws_stack import ACCOUNT, IMAGE, Cloud, deploy, guarded_cloud
-from facewire.messages import Frame, RecognizedFace, RecognizedFaces, now
-from facewire.queues.sqs import SqsQueues
-from facewire.stores import EnrolledFace, GalleryStore, ResultQuery, ResultStore
-from facewire.stores.dynamodb_faces import FACES
-from facewire.stores.dynamodb_items import Item, item_of
-from facewire.stores.dynamodb_rows import Row
-from facewire.stores.opening import open_stores
+from facewire.adapters.aws.dynamodb.faces import FACES
+from facewire.adapters.aws.dynamodb.items import Item, item_of
+from facewire.adapters.aws.dynamodb.rows import Row
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.adapters.stores import open_stores
+from facewire.domain.messages import Frame, RecognizedFace, RecognizedFaces, now
+from facewire.domain.ports import EnrolledFace, GalleryStore, ResultQuery, ResultStore
 from facewire_gateway.settings import GatewayServiceSettings
 
 T = TypeVar("T")

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from aws_emulator import ministack
-from facewire.messages import DetectedFaces, Frame
-from facewire.mqtt import MqttConnection
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.settings import AwsSettings
-from facewire.sqlite import Database
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.domain.messages import DetectedFaces, Frame
+from facewire.runtime.settings import AwsSettings
 from mqtt_brokers import RunningMosquitto, free_port, running_mosquitto, until
 from service_processes import Service, answers_of, running_service
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from dynamodb_tables import RawTable, raw_table
-from facewire.errors import GalleryError
-from facewire.gallerysync import GallerySync
-from facewire.messages import FaceCrop, now
-from facewire.stores import EnrolledFace
-from facewire.stores.dynamodb import DynamoDbGalleryStore, Table, ensure_table
-from facewire.stores.dynamodb_items import Item, Key, Value, Write
-from facewire.stores.dynamodb_schema import CHANGES, DELETED, GALLERY
+from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore, Table, ensure_table
+from facewire.adapters.aws.dynamodb.items import Item, Key, Value, Write
+from facewire.adapters.aws.dynamodb.schema import CHANGES, DELETED, GALLERY
+from facewire.domain.errors import GalleryError
+from facewire.domain.messages import FaceCrop, now
+from facewire.domain.ports import EnrolledFace
+from facewire.work.gallery_sync import GallerySync
 from pipeline_fakes import ColourEmbedder, eventually
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -9,7 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dynamodb_tables import RawTable, raw_table
-from facewire.messages import (
+from facewire.adapters.aws.dynamodb import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb.history import History
+from facewire.adapters.aws.dynamodb.rows import Row
+from facewire.adapters.aws.dynamodb.schema import DAYS, FORGOTTEN
+from facewire.domain.messages import (
     FAILED,
     MAX_FACES,
     UNKNOWN,
@@ -21,12 +25,8 @@ from facewire.messages import (
     Source,
     sha256,
 )
-from facewire.names import MAX_PERSON
-from facewire.stores import ResultQuery
-from facewire.stores.dynamodb import DynamoDbResultStore
-from facewire.stores.dynamodb_history import History
-from facewire.stores.dynamodb_rows import Row
-from facewire.stores.dynamodb_schema import DAYS, FORGOTTEN
+from facewire.domain.names import MAX_PERSON
+from facewire.domain.ports import ResultQuery
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: Partitions that hold no results: the days and the guards against names of the forgotten.

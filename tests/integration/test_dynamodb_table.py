@@ -9,14 +9,14 @@ from structlog.testing import capture_logs
 
 from aws_emulator import free_port
 from dynamodb_tables import RawTable, dynamodb_settings, raw_table
-from facewire.aws.clients import dynamodb_client
-from facewire.errors import StoreError
-from facewire.messages import Frame, RecognizedFaces
-from facewire.settings import StoreSettings
-from facewire.stores import EnrolledFace, ResultQuery
-from facewire.stores.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, ensure_table, indexes_of
-from facewire.stores.opening import open_stores
-from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.aws.clients import dynamodb_client
+from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, ensure_table, indexes_of
+from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.stores import open_stores
+from facewire.domain.errors import StoreError
+from facewire.domain.messages import Frame, RecognizedFaces
+from facewire.domain.ports import EnrolledFace, ResultQuery
+from facewire.runtime.settings import StoreSettings
 
 FRAME = Frame.of(b"picture", request_id="r1", camera="door")
 FACE = EnrolledFace("face 1", "Ada", "colour", b"vector", datetime(2026, 11, 22, tzinfo=UTC), None)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dynamodb_tables import dynamodb_table
-from facewire.errors import GalleryError
-from facewire.messages import FaceCrop, now
-from facewire.sqlite import Database
-from facewire.stores import EnrolledFace, GalleryStore, PersonSummary
-from facewire.stores.dynamodb import DynamoDbGalleryStore
-from facewire.stores.sqlite import SqliteGalleryStore
+from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.domain.errors import GalleryError
+from facewire.domain.messages import FaceCrop, now
+from facewire.domain.ports import EnrolledFace, GalleryStore, PersonSummary
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 CROP = FaceCrop(

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from facewire.settings import GatewaySettings
+from facewire.runtime.settings import GatewaySettings
 from facewire_gateway import connections
 from facewire_gateway.app import create_app
 from facewire_gateway.connections import most_connections, raise_open_files_limit
-from facewire_gateway.feed import Feed
+from facewire_gateway.delivery.feed import Feed
 from facewire_gateway.server import listen, serve, url_of
 from gateway_fakes import FakeGallery, FakeResults, FakeSink, picture
 

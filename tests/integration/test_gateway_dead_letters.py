@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from facewire.messages import DetectedFaces, RecognizedFaces, now
-from facewire.queues import MAX_RECEIVES
-from facewire.queues.sqlite import SqliteQueue
-from facewire.sqlite import Database
-from facewire.stores.sqlite import SqliteResultStore
-from facewire_gateway import drain
-from facewire_gateway.audience import SoleGateway
-from facewire_gateway.dead_letters import drain_dead_letters
-from facewire_gateway.feed import Feed
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.domain.messages import DetectedFaces, RecognizedFaces, now
+from facewire.domain.queue_ports import MAX_RECEIVES
+from facewire_gateway.delivery import drain
+from facewire_gateway.delivery.audience import SoleGateway
+from facewire_gateway.delivery.dead_letters import drain_dead_letters
+from facewire_gateway.delivery.feed import Feed
 
 LEASE_SECONDS = 0.02
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from facewire.errors import IntakeError, StoreError
-from facewire.messages import Failure, Frame, RecognizedFaces, now
-from facewire.queues.inbox import Inbox
-from facewire.sqlite import Database
-from facewire.stores.sqlite import SqliteResultStore
-from facewire_gateway.outbox import Outbox
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.domain.errors import IntakeError, StoreError
+from facewire.domain.messages import Failure, Frame, RecognizedFaces, now
+from facewire_gateway.delivery.outbox import Outbox
 
 MIB = 1024 * 1024
 

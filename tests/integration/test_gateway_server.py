@@ -14,22 +14,22 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from facewire.errors import SettingsError
-from facewire.messages import Frame, RecognizedFaces
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.settings import GatewaySettings
-from facewire.sqlite import Database
-from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.domain.errors import SettingsError
+from facewire.domain.messages import Frame, RecognizedFaces
+from facewire.runtime.settings import GatewaySettings
 from facewire_detector.intake import Intake
-from facewire_gateway import drain
+from facewire_gateway.api.auth import KeyRing
 from facewire_gateway.app import create_app
-from facewire_gateway.audience import SoleGateway
-from facewire_gateway.auth import KeyRing
-from facewire_gateway.drain import drain_responses
-from facewire_gateway.feed import Feed
+from facewire_gateway.delivery import drain
+from facewire_gateway.delivery.audience import SoleGateway
+from facewire_gateway.delivery.drain import drain_responses
+from facewire_gateway.delivery.feed import Feed
+from facewire_gateway.delivery.sweep import mark_lost
 from facewire_gateway.server import listen, serve, url_of
-from facewire_gateway.sweep import mark_lost
 from gateway_fakes import picture, until
 
 JPEG = {"Content-Type": "image/jpeg"}

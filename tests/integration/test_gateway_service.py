@@ -16,11 +16,11 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from aws_emulator import free_port, ministack
-from facewire.background import background
-from facewire.messages import DetectedFaces, Frame, RecognizedFaces
-from facewire.mqtt import MqttConnection
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.settings import AwsSettings, MqttSettings
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces
+from facewire.runtime.background import background
+from facewire.runtime.settings import AwsSettings, MqttSettings
 from gateway_fakes import picture
 from mqtt_brokers import RunningMosquitto, running_mosquitto, until
 from service_processes import Service

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from facewire.messages import RecognizedFaces
-from facewire.mqtt import MqttConnection
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.messages import RecognizedFaces
 from greengrass_core import Core, core, faceless, message
 from mosquitto_tls import Installation
 from mqtt_brokers import RunningMosquitto, free_port, running_mosquitto, until

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from aws_emulator import ministack
-from facewire.messages import RecognizedFaces
-from facewire.queues.sqlite import SqliteQueue
-from facewire.queues.sqs import SqsQueues
-from facewire.settings import AwsSettings
-from facewire.sqlite import Database
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.domain.messages import RecognizedFaces
+from facewire.runtime.settings import AwsSettings
 from greengrass_core import Core, core, detected, faceless, message, small
 from mqtt_brokers import free_port, until
 from service_processes import answers_of

@@ -13,7 +13,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 )
 from structlog.testing import capture_logs
 
-from facewire.settings import Settings
+from facewire.runtime.settings import Settings
 from facewire_greengrass.nucleus import Nucleus, Subscription
 from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.settings import NucleusSettings

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import pytest
 
-from facewire.errors import IntakeError, QueueError
-from facewire.messages import Failure, Frame, RecognizedFaces, now
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue, insert
-from facewire.sqlite import Database
-from facewire.stores import ResultQuery
-from facewire.stores.sqlite import SqliteResultStore
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue, insert
+from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.domain.errors import IntakeError, QueueError
+from facewire.domain.messages import Failure, Frame, RecognizedFaces, now
+from facewire.domain.ports import ResultQuery
 
 BIG = 100_000
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from facewire.errors import SettingsError
-from facewire_gateway.auth import create_key, list_keys
+from facewire.domain.errors import SettingsError
+from facewire_gateway.api.auth import create_key, list_keys
 from facewire_standalone.cli import app
 
 

@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 import aiomqtt
 import pytest
 
-from facewire.errors import QueueError
-from facewire.mqtt import MqttConnection
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.errors import QueueError
 from mosquitto_tls import OPEN, SHARED, Installation, connected, payloads, publish_all, received
 from mqtt_brokers import RunningMosquitto, until
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from facewire.background import background
-from facewire.messages import NO_FACE, RecognizedFaces
-from facewire.mqtt import MqttConnection
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.messages import NO_FACE, RecognizedFaces
+from facewire.runtime.background import background
 from mosquitto_tls import OPEN, SHARED, Installation, connected
 
 pytestmark = pytest.mark.usefixtures("mosquitto")

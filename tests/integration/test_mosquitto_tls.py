@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import structlog
 
-from facewire.certificate_folders import open_authority, write_private
-from facewire.certificates import Authority, new_key
-from facewire.errors import QueueError
-from facewire.settings import MqttSettings
+from facewire.adapters.mqtt.certificate_folders import open_authority, write_private
+from facewire.adapters.mqtt.certificates import Authority, new_key
+from facewire.domain.errors import QueueError
+from facewire.runtime.settings import MqttSettings
 from mosquitto_tls import ANSWERS, OPEN, SHARED, Installation, connected, payloads, publish_all, received
 from mqtt_brokers import until
 

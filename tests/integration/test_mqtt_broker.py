@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from facewire.errors import QueueError, SettingsError
-from facewire.mqtt import MqttConnection
-from facewire.settings import MqttSettings
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.errors import QueueError, SettingsError
+from facewire.runtime.settings import MqttSettings
 from facewire_standalone.broker import embedded_broker, read_password_file
 from mqtt_brokers import free_port, until, until_open
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from facewire.errors import QueueError
-from facewire.mqtt import MqttConnection, Received
-from facewire.mqtt_client import paho
-from facewire.settings import MqttSettings
+from facewire.adapters.mqtt.client import paho
+from facewire.adapters.mqtt.connection import MqttConnection, Received
+from facewire.domain.errors import QueueError
+from facewire.runtime.settings import MqttSettings
 from facewire_detector.topics import FRAMES_TOPIC
 from mqtt_brokers import KINDS, Kind, free_port, running_broker, running_mosquitto, until
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import QueueError
-from facewire.messages import MAX_FRAME_BYTES, Frame, RecognizedFaces, sha256
-from facewire.mqtt import MqttConnection
-from facewire.names import raw_frame_id
-from facewire.queues import Lease
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.sqlite import Database
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import MAX_FRAME_BYTES, Frame, RecognizedFaces, sha256
+from facewire.domain.names import raw_frame_id
+from facewire.domain.queue_ports import Lease
 from facewire_detector.intake import Intake, take_from_mqtt
 from facewire_detector.topics import FRAMES_TOPIC
 from mqtt_brokers import KINDS, Kind, RunningBroker, running_broker

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from facewire.detect import FaceDetector
-from facewire.messages import DetectedFaces, Frame, RecognizedFaces
-from facewire.names import face_id
-from facewire.recognize import FaceRecognizer
-from facewire.settings import DetectorSettings, RecognizerSettings
+from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces
+from facewire.domain.names import face_id
+from facewire.runtime.settings import DetectorSettings, RecognizerSettings
+from facewire.stages.detect import FaceDetector
+from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.models import load_detector, load_embedder
 from facewire_detector.worker import run_detector
 from facewire_recognizer.worker import run_recognizer

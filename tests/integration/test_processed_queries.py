@@ -19,10 +19,18 @@ import duckdb
 import pytest
 
 from dynamodb_tables import dynamodb_table
-from facewire.messages import FAILED, NO_FACE, UNKNOWN, Emotions, FaceAttributes, RecognizedFace, RecognizedFaces
-from facewire.processed import PREFIX, ProcessedFrame
-from facewire.stores import Result, ResultQuery, ResultStore
-from facewire.stores.dynamodb import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb import DynamoDbResultStore
+from facewire.domain.archive import PREFIX, ProcessedFrame
+from facewire.domain.messages import (
+    FAILED,
+    NO_FACE,
+    UNKNOWN,
+    Emotions,
+    FaceAttributes,
+    RecognizedFace,
+    RecognizedFaces,
+)
+from facewire.domain.ports import Result, ResultQuery, ResultStore
 
 QUERIES = Path(__file__).parents[2] / "deploy" / "aws" / "athena"
 FRAMES = 1000

@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from facewire.errors import QueueError
-from facewire.messages import MAX_MESSAGE_BYTES
-from facewire.queues import MAX_RECEIVES, Lease, Queue
-from facewire.queues.sqlite import SqliteQueue
-from facewire.queues.sqs import SqsQueues
-from facewire.settings import AwsSettings
-from facewire.sqlite import Database
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import MAX_MESSAGE_BYTES
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue
+from facewire.runtime.settings import AwsSettings
 
 #: Returns the queue under test; each call another object over the same messages.
 QueueMaker = Callable[[float], Queue]

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from facewire.detect import FaceDetector
-from facewire.messages import DetectedFaces, Frame
-from facewire.mqtt import MqttConnection
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.settings import AwsSettings
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.messages import DetectedFaces, Frame
+from facewire.runtime.settings import AwsSettings
+from facewire.stages.detect import FaceDetector
 from facewire.vision.models import load_detector
 from mqtt_brokers import free_port, running_mosquitto
 from service_processes import Service, answers_of, running_service
@@ -153,7 +153,7 @@ async def test_a_stop_under_load_leaves_nothing_in_flight(bench: Bench, hopper: 
 async def test_it_is_ready_with_model_queue_and_gallery(bench: Bench) -> None:
     async with bench.recognizer() as service:
         assert await service.readiness() == (200, {"queue": "ready", "gallery": "ready"})
-        called = [sys.executable, "-m", "facewire.healthcheck", f"{service.url}/readyz"]
+        called = [sys.executable, "-m", "facewire.runtime.healthcheck", f"{service.url}/readyz"]
         checked = await asyncio.to_thread(subprocess.run, called, capture_output=True, check=False)
         assert checked.returncode == 0
         assert await service.stop() == 0

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from dynamodb_tables import dynamodb_table
-from facewire.errors import StoreError
-from facewire.messages import (
+from facewire.adapters.aws.dynamodb import DynamoDbResultStore
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.domain.errors import StoreError
+from facewire.domain.messages import (
     FAILED,
     UNKNOWN,
     Enrolled,
@@ -21,10 +24,7 @@ from facewire.messages import (
     Source,
     sha256,
 )
-from facewire.sqlite import Database
-from facewire.stores import Result, ResultPage, ResultQuery, ResultStore
-from facewire.stores.dynamodb import DynamoDbResultStore
-from facewire.stores.sqlite import SqliteResultStore
+from facewire.domain.ports import Result, ResultPage, ResultQuery, ResultStore
 
 WINDOW = timedelta(minutes=10)
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)

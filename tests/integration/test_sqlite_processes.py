@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import StoreError
-from facewire.messages import Frame
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.sqlite import Database
-from facewire.stores.sqlite import SqliteGalleryStore
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.domain.errors import StoreError
+from facewire.domain.messages import Frame
 
 #: Sends `count` messages named after itself, ten at a time by four tasks, and prints each once its send returned.
 _SENDER = """
@@ -159,7 +159,7 @@ async def test_frames_of_one_inbox_are_all_done_though_one_of_its_processes_is_k
 async def test_a_writer_that_holds_the_file_too_long_is_told_as_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facewire.sqlite_file.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("facewire.adapters.sqlite.file.BUSY_SECONDS", 0.2)
     path = tmp_path / "facewire.db"
     async with Database.open(path) as holder, Database.open(path) as database:
         held, release = asyncio.Event(), asyncio.Event()

@@ -10,14 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from aws_emulator import PROGRAM, free_port, ministack
-from facewire.aws.clients import sqs_client
-from facewire.delivery import Outgoing
-from facewire.errors import DetectError, FacewireError, QueueError
-from facewire.messages import Frame, Source
-from facewire.queues import MAX_RECEIVES, Lease, PartialError
-from facewire.queues.sqs import SqsDepth, SqsQueue, SqsQueues
-from facewire.settings import AwsSettings
-from facewire.worker import Limits, Outcome, Worker
+from facewire.adapters.aws.clients import sqs_client
+from facewire.adapters.aws.sqs.queue import SqsDepth, SqsQueue, SqsQueues
+from facewire.domain.errors import DetectError, FacewireError, QueueError
+from facewire.domain.messages import Frame, Source
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease, PartialError
+from facewire.runtime.settings import AwsSettings
+from facewire.work.consumer import Limits, Outcome, Worker
+from facewire.work.delivery import Outgoing
 from pipeline_fakes import eventually
 
 

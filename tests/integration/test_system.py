@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from facewire.errors import FacewireError, ModelError, SettingsError
-from facewire.settings import MqttSettings
-from facewire_standalone.camera import Camera
-from facewire_standalone.client import Client, Picture
+from facewire.domain.errors import FacewireError, ModelError, SettingsError
+from facewire.runtime.settings import MqttSettings
+from facewire_standalone.commands.camera import Camera
+from facewire_standalone.commands.client import Client, Picture
 from facewire_standalone.settings import StandaloneSettings
 from facewire_standalone.system import System, running_system
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from facewire.errors import RecognizeError
+from facewire.domain.errors import RecognizeError
 from facewire.vision.alignment import align, similarity
 from facewire.vision.models import find_spec
 

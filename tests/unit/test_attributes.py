@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from facewire.convert.graph import GraphBuilder
-from facewire.errors import ModelError, RecognizeError
-from facewire.messages import FaceAttributes
-from facewire.settings import RecognizerSettings
+from facewire.conversion.graph import GraphBuilder
+from facewire.domain.errors import ModelError, RecognizeError
+from facewire.domain.messages import FaceAttributes
+from facewire.runtime.settings import RecognizerSettings
 from facewire.vision.alignment import align
 from facewire.vision.attributes import OnnxAttributeModel
 from facewire.vision.models import ATTRIBUTES, find, load_attributes

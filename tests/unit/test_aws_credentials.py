@@ -3,9 +3,9 @@ import logging
 import pytest
 from botocore.utils import ContainerMetadataFetcher  # type: ignore[import-untyped]
 
-from facewire.errors import QueueError
-from facewire.queues.sqs import SqsQueues
-from facewire.settings import AwsSettings
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.domain.errors import QueueError
+from facewire.runtime.settings import AwsSettings
 from token_service import token_service
 
 QUEUE = "http://127.0.0.1:1/000000000000/requests"

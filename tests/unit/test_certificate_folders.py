@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from facewire.certificate_folders import Outcome, open_authority, prepare, write_private
-from facewire.errors import CertificateError, SettingsError
+from facewire.adapters.mqtt.certificate_folders import Outcome, open_authority, prepare, write_private
+from facewire.domain.errors import CertificateError, SettingsError
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ROLES = ["mosquitto", "mosquitto/health", "detector", "gateway", "dev"]
@@ -177,7 +177,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_make_one_ca(pki: Path, certs: Path) -> None:
-    program = "import sys; from pathlib import Path; from facewire.certificate_folders import prepare; "
+    program = "import sys; from pathlib import Path; from facewire.adapters.mqtt.certificate_folders import prepare; "
     program += "prepare(Path(sys.argv[1]), Path(sys.argv[2]))"
     runs = [subprocess.Popen([sys.executable, "-c", program, str(pki), str(certs)]) for _ in range(3)]
     assert [run.wait() for run in runs] == [0, 0, 0]

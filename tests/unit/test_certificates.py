@@ -7,9 +7,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from facewire.certificates import Authority, check_device, new_key
-from facewire.device_name import read_device_name
-from facewire.errors import SettingsError
+from facewire.adapters.mqtt.certificates import Authority, check_device, new_key
+from facewire.domain.device_name import read_device_name
+from facewire.domain.errors import SettingsError
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

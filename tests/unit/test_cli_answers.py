@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from facewire.messages import Enrolled, Failure, RecognizedFace, RecognizedFaces
-from facewire_standalone.answers import leading_face, milliseconds, reason, similarity, summary
-from facewire_standalone.client import Event, Picture
-from facewire_standalone.views import changed_views
-from facewire_standalone.watch import ResultLines, ResultTable, show
+from facewire.domain.messages import Enrolled, Failure, RecognizedFace, RecognizedFaces
+from facewire_standalone.commands.answers import leading_face, milliseconds, reason, similarity, summary
+from facewire_standalone.commands.client import Event, Picture
+from facewire_standalone.commands.views import changed_views
+from facewire_standalone.commands.watch import ResultLines, ResultTable, show
 
 
 def face(index: int, person: str | None, similarity_: float | None, reason_: str | None = None) -> RecognizedFace:

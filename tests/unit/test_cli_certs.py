@@ -8,8 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from facewire.errors import SettingsError
-from facewire_standalone.mqtt_options import camera_name, camera_settings
+from facewire.domain.errors import SettingsError
+from facewire_standalone.commands.mqtt_options import camera_name, camera_settings
 
 #: What is not there where only `facewire[init]` is installed.
 ABSENT = (

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from facewire.errors import SettingsError
-from facewire.messages import RecognizedFaces
-from facewire_standalone.client import Client, ClientError, Picture, read_events, readable
+from facewire.domain.errors import SettingsError
+from facewire.domain.messages import RecognizedFaces
+from facewire_standalone.commands.client import Client, ClientError, Picture, read_events, readable
 
 PICTURE = Picture("her.jpg", b"\xff\xd8\xffnot much of a picture")
 ANSWER = RecognizedFaces(request_id="r1", result="Ada").to_bytes()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from facewire.errors import SettingsError
-from facewire_standalone.enroll import Attempt, find_pictures, report
+from facewire.domain.errors import SettingsError
+from facewire_standalone.commands.enroll import Attempt, find_pictures, report
 
 
 def test_a_folder_per_person_in_order(tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from facewire.errors import GalleryError, SettingsError
-from facewire.galleryfile import GalleryRows, read_gallery, write_gallery
-from facewire.sqlite import Database
-from facewire.stores.sqlite import SqliteGalleryStore
-from facewire_standalone.gallery_commands import enrolled_faces, export_gallery, import_gallery, list_people
+from facewire.adapters.gallery_file import GalleryRows, read_gallery, write_gallery
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.domain.errors import GalleryError, SettingsError
+from facewire_standalone.commands.gallery_commands import (
+    enrolled_faces,
+    export_gallery,
+    import_gallery,
+    list_people,
+)
 from facewire_standalone.settings import StandaloneSettings
 
 EMBEDDER = "dlib-resnet29"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import SettingsError
+from facewire.domain.errors import SettingsError
 from facewire_standalone.settings import StandaloneSettings
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from convert_dlib import build_resnet29, read_resnet29
 from numpy.typing import NDArray
 
-from facewire.convert.dlib import build_resnet29, read_resnet29
-from facewire.errors import ModelError
+from facewire.domain.errors import ModelError
 from facewire.vision.onnx_session import open_session
 
 #: Output channels of the 29 convolutions and whether each halves its picture.

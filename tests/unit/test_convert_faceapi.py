@@ -14,9 +14,9 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from facewire.convert.faceapi import build_attributes, read_weights
-from facewire.convert.pull import PullError, pull, pull_spec
-from facewire.errors import ModelError
+from facewire.conversion.faceapi import build_attributes, read_weights
+from facewire.conversion.pull import PullError, pull, pull_spec
+from facewire.domain.errors import ModelError
 from facewire.vision.models import ATTRIBUTES, check_sha256, load_attributes
 from facewire.vision.onnx_session import open_session
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facewire.convert.facenet import build_inception_resnet, read_state
-from facewire.convert.torchfile import TorchFileError
-from facewire.errors import ModelError
+from facewire.conversion.facenet import build_inception_resnet, read_state
+from facewire.conversion.torchfile import TorchFileError
+from facewire.domain.errors import ModelError
 from facewire.vision.embedder import OnnxEmbedder
 from facewire.vision.models import find_spec
 from facewire.vision.onnx_session import open_session

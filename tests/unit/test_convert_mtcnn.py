@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from convert_mtcnn import State, build_onet, build_pnet, build_rnet
 from numpy.typing import NDArray
 
-from facewire.convert.graph import GraphBuilder
-from facewire.convert.mtcnn import State, build_onet, build_pnet, build_rnet
+from facewire.conversion.graph import GraphBuilder
 from facewire.vision.onnx_session import open_session
 
 Array = NDArray[np.float32]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facewire.convert.graph import GraphBuilder
-from facewire.convert.pull import PullError, pull, pull_spec
-from facewire.errors import ModelError
+from facewire.conversion.graph import GraphBuilder
+from facewire.conversion.pull import PullError, pull, pull_spec
+from facewire.domain.errors import ModelError
 from facewire.vision.embedder import EmbedderSpec
 from facewire.vision.models import find_spec, shipped_models_dir
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from facewire.cores import usable_cores
+from facewire.runtime.cores import usable_cores
 from facewire_standalone.cpu_threads import threads_to_share
 from facewire_standalone.settings import StandaloneSettings
 

@@ -6,9 +6,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from facewire.detect import CROP_FORMS, FaceDetector
-from facewire.errors import DecodeError
-from facewire.messages import MAX_FACES, MAX_MESSAGE_BYTES, DetectedFaces, Frame, now
+from facewire.domain.errors import DecodeError
+from facewire.domain.messages import MAX_FACES, MAX_MESSAGE_BYTES, DetectedFaces, Frame, now
+from facewire.stages.detect import CROP_FORMS, FaceDetector
 from facewire.vision.imagecodec import decode, encode_jpeg
 from facewire.vision.mtcnn import Detections
 
@@ -139,7 +139,7 @@ def test_a_message_that_would_grow_too_large_is_made_to_fit() -> None:
 
 
 def test_the_smallest_faces_are_dropped_where_nothing_else_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire.detect.MAX_MESSAGE_BYTES", 120_000)
+    monkeypatch.setattr("facewire.stages.detect.MAX_MESSAGE_BYTES", 120_000)
     boxes = [(20.0, 20, 180.0 - i, 180) for i in range(10)]
     found = detect(noise(400, 300), *boxes)
     assert 0 < len(found.faces) < 10

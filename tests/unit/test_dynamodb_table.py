@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
-from facewire.errors import StoreError
-from facewire.stores.dynamodb_items import Key, Write
-from facewire.stores.dynamodb_table import Table, together
+from facewire.adapters.aws.dynamodb.items import Key, Write
+from facewire.adapters.aws.dynamodb.table import Table, together
+from facewire.domain.errors import StoreError
 
 KEYS = [Key("gallery", str(number)) for number in range(130)]
 
@@ -85,7 +85,7 @@ async def test_what_a_batch_leaves_is_asked_for_again() -> None:
 
 
 async def test_a_batch_that_stays_undone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire.stores.dynamodb_table._BATCH_SECONDS", 0.0)
+    monkeypatch.setattr("facewire.adapters.aws.dynamodb.table._BATCH_SECONDS", 0.0)
     with pytest.raises(StoreError, match=r"unavailable.*throttles"):
         await table(FakeDynamoDb(throttled=1000)).write_many(deletes=KEYS[:1])
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facewire.convert.graph import GraphBuilder
-from facewire.errors import ModelError, RecognizeError
+from facewire.conversion.graph import GraphBuilder
+from facewire.domain.errors import ModelError, RecognizeError
 from facewire.vision.embedder import EmbedderSpec, OnnxEmbedder, View, look, unit
 from facewire.vision.models import find_spec
 from facewire.vision.onnx_session import open_session

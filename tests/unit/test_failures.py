@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from facewire.errors import QueueError
-from facewire.failures import answer_unread
+from facewire.domain.errors import QueueError
+from facewire.domain.failures import answer_unread
 
 ERROR = QueueError("dead_letter", "given up")
 

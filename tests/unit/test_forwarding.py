@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from facewire import forwarding
-from facewire.errors import IntakeError
-from facewire.forwarding import forward_answers, forward_dead_letters
-from facewire.messages import DetectedFaces, Frame, RecognizedFaces, failed
-from facewire.queues import Lease
+from facewire.domain.errors import IntakeError
+from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces, failed
+from facewire.domain.queue_ports import Lease
+from facewire.work import forwarding
+from facewire.work.forwarding import forward_answers, forward_dead_letters
 from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
 
 FRAME = Frame.of(b"\xff\xd8\xff picture", request_id="r1", camera="door")

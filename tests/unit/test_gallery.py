@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from facewire.errors import GalleryError
-from facewire.gallery import Candidate, Gallery, GalleryFace
+from facewire.domain.errors import GalleryError
+from facewire.domain.gallery import Candidate, Gallery, GalleryFace
 from facewire.vision.embedder import unit
 
 Vectors = NDArray[np.float32]

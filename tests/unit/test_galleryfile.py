@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facewire.errors import GalleryError, ModelError
-from facewire.galleryfile import GalleryRows, read_gallery, write_gallery
+from facewire.adapters.gallery_file import GalleryRows, read_gallery, write_gallery
+from facewire.domain.errors import GalleryError, ModelError
 from facewire.vision.embedder import unit
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from facewire.errors import StoreError
-from facewire.gallerysync import GallerySync
-from facewire.messages import FaceCrop, now
-from facewire.stores import EnrolledFace
+from facewire.domain.errors import StoreError
+from facewire.domain.messages import FaceCrop, now
+from facewire.domain.ports import EnrolledFace
 from facewire.vision.imagecodec import encode_jpeg
+from facewire.work.gallery_sync import GallerySync
 from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, eventually
 
 LANDMARKS = [[30.0, 40.0], [60.0, 40.0], [45.0, 55.0], [34.0, 68.0], [57.0, 68.0]]

@@ -10,9 +10,9 @@ from typing import get_args
 
 import pytest
 
-from facewire.errors import SettingsError
-from facewire_gateway import events
-from facewire_gateway.auth import KeyRing, Role, create_key, is_loopback, list_keys, remove_key
+from facewire.domain.errors import SettingsError
+from facewire_gateway.api import events
+from facewire_gateway.api.auth import KeyRing, Role, create_key, is_loopback, list_keys, remove_key
 from gateway_fakes import Bench, answer, open_bench, picture, until
 
 JPEG = {"Content-Type": "image/jpeg"}

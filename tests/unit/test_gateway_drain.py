@@ -9,15 +9,15 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from facewire.errors import QueueError
-from facewire.messages import Frame, RecognizedFaces, now
-from facewire.queues import Lease
-from facewire.settings import GatewaySettings
-from facewire_gateway import drain, publish, sweep
-from facewire_gateway.audience import SoleGateway
-from facewire_gateway.drain import drain_responses
-from facewire_gateway.feed import Event, Feed
-from facewire_gateway.publish import ResultPublisher
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import Frame, RecognizedFaces, now
+from facewire.domain.queue_ports import Lease
+from facewire.runtime.settings import GatewaySettings
+from facewire_gateway.delivery import drain, publish, sweep
+from facewire_gateway.delivery.audience import SoleGateway
+from facewire_gateway.delivery.drain import drain_responses
+from facewire_gateway.delivery.feed import Event, Feed
+from facewire_gateway.delivery.publish import ResultPublisher
 from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
 
 ERROR = {"stage": "intake", "code": "id_conflict", "detail": "used"}

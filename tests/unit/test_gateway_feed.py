@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from facewire.messages import RecognizedFaces
-from facewire_gateway import events, feed
-from facewire_gateway.feed import Event, Feed, Overflow, Subscription
-from facewire_gateway.problems import GatewayError
+from facewire.domain.messages import RecognizedFaces
+from facewire_gateway.api import events
+from facewire_gateway.api.problems import GatewayError
+from facewire_gateway.delivery import feed
+from facewire_gateway.delivery.feed import Event, Feed, Overflow, Subscription
 from gateway_fakes import FakeResults, answer, open_bench, until
 
 

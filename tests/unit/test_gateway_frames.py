@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from facewire.errors import IntakeError, QueueError
-from facewire.messages import MAX_FRAME_BYTES
-from facewire_gateway import budget, upload
+from facewire.domain.errors import IntakeError, QueueError
+from facewire.domain.messages import MAX_FRAME_BYTES
+from facewire_gateway.api import budget, upload
 from gateway_fakes import Bench, answer, open_bench, picture, until
 
 JPEG = {"Content-Type": "image/jpeg"}

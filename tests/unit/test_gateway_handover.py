@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from facewire.errors import QueueError
-from facewire.messages import Frame, now
-from facewire.queues import MAX_RECEIVES, Lease
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqs import SqsDepth
-from facewire.sqlite import Database
-from facewire_gateway import backlog, handover
-from facewire_gateway.backlog import Backlog
-from facewire_gateway.handover import IN_FLIGHT, HandOver, next_handover
+from facewire.adapters.aws.sqs.queue import SqsDepth
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import Frame, now
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire_gateway.delivery import backlog, handover
+from facewire_gateway.delivery.backlog import Backlog
+from facewire_gateway.delivery.handover import IN_FLIGHT, HandOver, next_handover
 from facewire_gateway.settings import GatewayServiceSettings
 from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
 

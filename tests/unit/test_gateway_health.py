@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from facewire.errors import StoreError
-from facewire.vitals import Readiness
+from facewire.domain.errors import StoreError
+from facewire.runtime.readiness import Readiness
 from gateway_fakes import open_bench
 
 
@@ -51,7 +51,7 @@ async def test_alive_and_ready() -> None:
 async def test_what_is_not_ready_is_named(
     check: Callable[[], Awaitable[str | None]], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facewire.vitals._CHECK_SECONDS", 0.02)
+    monkeypatch.setattr("facewire.runtime.readiness._CHECK_SECONDS", 0.02)
     async with open_bench(readiness={"mqtt": check, "store": says(None)}) as bench:
         response = await bench.client.get("/readyz")
         assert (await bench.client.get("/healthz")).status_code == 200

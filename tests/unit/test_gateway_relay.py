@@ -8,16 +8,16 @@ from datetime import datetime
 
 import pytest
 
-from facewire.background import background
-from facewire.messages import RecognizedFaces, now
-from facewire.mqtt import Received
-from facewire_gateway import feed as feed_module
-from facewire_gateway import relay as relay_module
-from facewire_gateway.audience import Replica
-from facewire_gateway.drain import settle
-from facewire_gateway.feed import Event, Feed, Overflow, Subscription
-from facewire_gateway.publish import ResultPublisher
-from facewire_gateway.relay import relay
+from facewire.adapters.mqtt.connection import Received
+from facewire.domain.messages import RecognizedFaces, now
+from facewire.runtime.background import background
+from facewire_gateway.delivery import feed as feed_module
+from facewire_gateway.delivery import relay as relay_module
+from facewire_gateway.delivery.audience import Replica
+from facewire_gateway.delivery.drain import settle
+from facewire_gateway.delivery.feed import Event, Feed, Overflow, Subscription
+from facewire_gateway.delivery.publish import ResultPublisher
+from facewire_gateway.delivery.relay import relay
 from gateway_fakes import FakeResults, answer, until
 
 CONFLICT = {"stage": "intake", "code": "id_conflict", "detail": "used"}

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from facewire.messages import Enrolled, Failure, RecognizedFaces, RunnerUp
-from facewire.stores import Result, ResultQuery
+from facewire.domain.messages import Enrolled, Failure, RecognizedFaces, RunnerUp
+from facewire.domain.ports import Result, ResultQuery
 from gateway_fakes import Bench, answer, open_bench, picture, until
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -152,7 +152,7 @@ async def test_an_enrolment_that_failed_gets_422_with_the_stage(bench: Bench) ->
 
 
 async def test_several_images_get_an_answer_each(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire_gateway.people.MAX_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("facewire_gateway.api.people.MAX_WAIT_SECONDS", 0.02)
     good, bad, slow = picture((8, 8)), picture((9, 9)), picture((7, 7))
     bench.sink.reply_to(good, enrolled=Enrolled(person="Ada L", face_id="f1"))
     bench.sink.reply_to(bad, enrolled=Enrolled(person="Ada L", refused=("no_face",)))

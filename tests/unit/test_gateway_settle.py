@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from facewire.errors import StoreError
-from facewire.messages import Frame, RecognizedFaces
-from facewire_gateway.audience import SoleGateway
-from facewire_gateway.drain import settle
-from facewire_gateway.feed import Event, Feed
+from facewire.domain.errors import StoreError
+from facewire.domain.messages import Frame, RecognizedFaces
+from facewire_gateway.delivery.audience import SoleGateway
+from facewire_gateway.delivery.drain import settle
+from facewire_gateway.delivery.feed import Event, Feed
 from gateway_fakes import FakeResults, answer, picture
 
 

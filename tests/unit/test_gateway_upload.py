@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facewire.errors import IntakeError
-from facewire_gateway.upload import check_image
+from facewire.domain.errors import IntakeError
+from facewire_gateway.api.upload import check_image
 from gateway_fakes import picture
 
 KINDS = ["JPEG", "PNG", "WEBP"]

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from facewire.convert.graph import GraphBuilder
-from facewire.errors import ModelError
+from facewire.conversion.graph import GraphBuilder
+from facewire.domain.errors import ModelError
 from facewire.vision.onnx_session import open_session
 
 

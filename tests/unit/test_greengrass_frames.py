@@ -7,8 +7,8 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
     SubscriptionResponseMessage,
 )
 
-from facewire.errors import IntakeError
-from facewire.mqtt import MAX_UNGUARANTEED_BYTES
+from facewire.adapters.mqtt.connection import MAX_UNGUARANTEED_BYTES
+from facewire.domain.errors import IntakeError
 from facewire_greengrass.frames import IpcFrames, camera_topic, reading
 from facewire_greengrass.nucleus import Nucleus, Subscription
 

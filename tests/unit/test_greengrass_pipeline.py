@@ -3,9 +3,9 @@ from typing import cast
 
 import pytest
 
-from facewire.detect import FaceDetector
-from facewire.errors import QueueError
-from facewire.messages import Frame
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import Frame
+from facewire.stages.detect import FaceDetector
 from facewire_greengrass import pipeline
 from facewire_greengrass.configuration import Prepared
 from facewire_greengrass.frames import IpcFrames

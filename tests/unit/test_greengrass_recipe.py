@@ -90,8 +90,8 @@ class Recipe(Strict):
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """Return scripts/greengrass.py as a module."""
-    spec = importlib.util.spec_from_file_location("greengrass", ROOT / "scripts" / "greengrass.py")
+    """Return tools/greengrass.py as a module."""
+    spec = importlib.util.spec_from_file_location("greengrass", ROOT / "tools" / "greengrass.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

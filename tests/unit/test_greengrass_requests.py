@@ -3,9 +3,9 @@ from collections.abc import Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from facewire.errors import QueueError
-from facewire.messages import RecognizedFaces
-from facewire.queues import PartialError
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import RecognizedFaces
+from facewire.domain.queue_ports import PartialError
 from facewire_greengrass.requests import Requests
 
 

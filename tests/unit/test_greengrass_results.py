@@ -1,8 +1,8 @@
 import pytest
 from structlog.testing import capture_logs
 
-from facewire.errors import QueueError
-from facewire.messages import RecognizedFaces
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import RecognizedFaces
 from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.results import Results
 

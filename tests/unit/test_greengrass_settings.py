@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from facewire.errors import SettingsError
+from facewire.domain.errors import SettingsError
 from facewire_greengrass.settings import ComponentSettings, NucleusSettings, matches
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import QueueError
-from facewire.queues.sqlite import SqliteQueue
-from facewire.sqlite import Database
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.domain.errors import QueueError
 from facewire_greengrass.spool import Spool
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from facewire.errors import DecodeError
+from facewire.domain.errors import DecodeError
 from facewire.vision.imagecodec import decode, encode_jpeg, measure, sniff
 
 RED, GREEN, BLUE, GREY = (250, 10, 10), (10, 250, 10), (10, 10, 250), (120, 120, 120)

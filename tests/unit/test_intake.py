@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from facewire.errors import IntakeError, QueueError
-from facewire.messages import MAX_FRAME_BYTES, Frame, RecognizedFaces, sha256
-from facewire.mqtt import MqttConnection, Received
-from facewire.names import raw_frame_id
-from facewire.queues import Queue
+from facewire.adapters.mqtt.connection import MqttConnection, Received
+from facewire.domain.errors import IntakeError, QueueError
+from facewire.domain.messages import MAX_FRAME_BYTES, Frame, RecognizedFaces, sha256
+from facewire.domain.names import raw_frame_id
+from facewire.domain.queue_ports import Queue
 from facewire_detector import intake as intake_module
 from facewire_detector.intake import Intake, take_and_leave, take_from_mqtt
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from facewire.errors import RecognizeError
-from facewire.messages import DetectedFaces, RecognizedFaces, failed
-from facewire.stores import Result
+from facewire.domain.errors import RecognizeError
+from facewire.domain.messages import DetectedFaces, RecognizedFaces, failed
+from facewire.domain.ports import Result
 from facewire_lambda.dead_letters import DeadLetters
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facewire.detect import FaceDetector
-from facewire.errors import QueueError
-from facewire.messages import DetectedFaces, RecognizedFaces
-from facewire.queues import Sender
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import DetectedFaces, RecognizedFaces
+from facewire.domain.queue_ports import Sender
+from facewire.stages.detect import FaceDetector
 from facewire.vision.mtcnn import Detections
 from facewire_lambda.emf import Metrics
 from facewire_lambda.function_url import MAX_BODY_BYTES, Detect, response_queues

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
-from facewire.detect import FaceDetector
-from facewire.errors import DecodeError, GalleryError, IntakeError, StoreError
-from facewire.messages import MAX_FRAME_BYTES, RecognizedFaces
-from facewire.processed import ProcessedFrame
-from facewire.recognize import FaceRecognizer
+from facewire.domain.archive import ProcessedFrame
+from facewire.domain.errors import DecodeError, GalleryError, IntakeError, StoreError
+from facewire.domain.messages import MAX_FRAME_BYTES, RecognizedFaces
+from facewire.stages.detect import FaceDetector
+from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.mtcnn import Detections
 from facewire_lambda.emf import Metrics
 from facewire_lambda.enroll import Enroll

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from facewire.errors import GalleryError, QueueError, StoreError
-from facewire.galleryfile import GalleryRows
-from facewire.messages import RecognizedFaces, now
-from facewire.queues import Lease
-from facewire.recognize import FaceRecognizer
-from facewire.stores import EnrolledFace
+from facewire.adapters.gallery_file import GalleryRows
+from facewire.domain.errors import GalleryError, QueueError, StoreError
+from facewire.domain.messages import RecognizedFaces, now
+from facewire.domain.ports import EnrolledFace
+from facewire.domain.queue_ports import Lease
+from facewire.stages.recognize import FaceRecognizer
 from facewire_lambda.emf import Metrics
 from facewire_lambda.people import People, open_people
 from facewire_lambda.request_queue import Recognize

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from facewire.errors import SettingsError, StoreError
+from facewire.domain.errors import SettingsError, StoreError
 from facewire_lambda.emf import Metrics
 from facewire_lambda.runtime import Container, Function, Handler
 from facewire_lambda.settings import LambdaSettings
@@ -161,7 +161,7 @@ def test_a_wrong_setting_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("function_url", {"facewire.recognize", "facewire.stores.dynamodb"}),
+        ("function_url", {"facewire.stages.recognize", "facewire.adapters.aws.dynamodb"}),
         ("request_queue", {"cv2"}),
         ("dead_letters", {"cv2", "onnxruntime"}),
     ],

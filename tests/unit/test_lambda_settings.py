@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import ModelError, SettingsError
+from facewire.domain.errors import ModelError, SettingsError
 from facewire.vision.models import find
 from facewire_lambda.recognition import load_face_recognizer
 from facewire_lambda.settings import LambdaSettings

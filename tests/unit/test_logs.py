@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from facewire.logs import configure_logging
+from facewire.runtime.logs import configure_logging
 
 
 @pytest.fixture(autouse=True)

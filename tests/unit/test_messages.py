@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from facewire.errors import DetectError, IntakeError, RecognizeError
-from facewire.messages import (
+from facewire.domain.errors import DetectError, IntakeError, RecognizeError
+from facewire.domain.messages import (
     MAX_FRAME_BYTES,
     DetectedFaces,
     Frame,

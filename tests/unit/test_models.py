@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from facewire.errors import ModelError
+from facewire.domain.errors import ModelError
 from facewire.vision.models import (
     DEFAULT_EMBEDDER,
     find,

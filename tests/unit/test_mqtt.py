@@ -11,11 +11,11 @@ import aiomqtt
 import pytest
 from paho.mqtt.client import Client as PahoClient
 
-from facewire.acknowledger import OrderedAcknowledger
-from facewire.errors import QueueError, SettingsError
-from facewire.mqtt import MqttConnection
-from facewire.mqtt_client import paho
-from facewire.settings import MqttSettings
+from facewire.adapters.mqtt.acknowledgements import OrderedAcknowledger
+from facewire.adapters.mqtt.client import paho
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.errors import QueueError, SettingsError
+from facewire.runtime.settings import MqttSettings
 
 CONNACK = b"\x20\x02\x00\x00"
 
@@ -120,7 +120,7 @@ async def test_a_missing_puback_fails_a_publish_after_its_time() -> None:
 
 
 async def test_qos_0_that_nobody_takes_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire.mqtt.MAX_UNGUARANTEED_BYTES", 10)
+    monkeypatch.setattr("facewire.adapters.mqtt.connection.MAX_UNGUARANTEED_BYTES", 10)
     publish = b"\x30\x08\x00\x03c/a123"  # QoS 0, topic c/a, payload 123
     async with _server(CONNACK + publish * 5) as (settings, _), MqttConnection.open(settings) as connection:
         async with asyncio.timeout(5):

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import SettingsError
-from facewire.mqtt_files import with_secret
-from facewire.settings import MqttSettings
+from facewire.adapters.mqtt.tls import with_secret
+from facewire.domain.errors import SettingsError
+from facewire.runtime.settings import MqttSettings
 
 FILTERS = ["$share/detectors/clients/+", "clients/+/results", "$share/other/#"]
 

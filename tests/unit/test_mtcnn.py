@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from facewire.errors import ModelError
+from facewire.domain.errors import ModelError
 from facewire.vision.imagecodec import decode
 from facewire.vision.mtcnn import Detections, Mtcnn, Net, Nets, Options
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from facewire.messages import FAILED, NO_FACE, UNKNOWN
-from facewire.names import check_camera, check_person, check_request_id, face_id, raw_frame_id
+from facewire.domain.messages import FAILED, NO_FACE, UNKNOWN
+from facewire.domain.names import check_camera, check_person, check_request_id, face_id, raw_frame_id
 
 
 @pytest.mark.parametrize("value", ["a", "x" * 128, "frame 1", "Übergang-7", "a.b_c:d", "📷"])

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from facewire import probes
-from facewire.errors import SettingsError, StoreError
-from facewire.healthcheck import check, main
-from facewire.probes import serving_probes
-from facewire.settings import ProbeSettings
-from facewire.vitals import Depth, Readiness
+from facewire.domain.errors import SettingsError, StoreError
+from facewire.runtime import probes
+from facewire.runtime.healthcheck import check, main
+from facewire.runtime.probes import serving_probes
+from facewire.runtime.readiness import Depth, Readiness
+from facewire.runtime.settings import ProbeSettings
 
 SETTINGS = ProbeSettings.read(probe_port=0)
 
@@ -168,7 +168,7 @@ async def test_the_health_check_tells_ready_from_not_ready(capsys: pytest.Captur
 
 
 def test_the_health_check_of_what_hangs_or_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire.healthcheck.TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("facewire.runtime.healthcheck.TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/readyz"
         assert check(url) == (False, f"{url}: timed out")
@@ -195,8 +195,8 @@ def test_the_health_check_survives_what_is_no_http() -> None:
 
 
 def test_the_health_check_as_a_program_needs_the_standard_library_only() -> None:
-    program = "import sys, facewire.healthcheck; print({'pydantic', 'structlog', 'asyncio'} & set(sys.modules))"
+    program = "import sys, facewire.runtime.healthcheck; print({'pydantic', 'structlog', 'asyncio'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout == "set()\n"
-    called = [sys.executable, "-m", "facewire.healthcheck"]
+    called = [sys.executable, "-m", "facewire.runtime.healthcheck"]
     assert subprocess.run(called, capture_output=True, check=False).returncode == 1

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from facewire.errors import ModelError, QueueError, SettingsError
-from facewire.exits import leaves, tell
+from facewire.domain.errors import ModelError, QueueError, SettingsError
+from facewire.runtime.exits import leaves, tell
 
 _PROGRAM = """
 import asyncio, os, signal

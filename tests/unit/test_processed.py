@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from facewire.errors import DecodeError
-from facewire.messages import (
+from facewire.domain.archive import ProcessedFrame
+from facewire.domain.errors import DecodeError
+from facewire.domain.messages import (
     DetectedFaces,
     Emotions,
     FaceAttributes,
@@ -17,7 +18,6 @@ from facewire.messages import (
     RecognizedFaces,
     failed,
 )
-from facewire.processed import ProcessedFrame
 
 TABLE = Path(__file__).parents[2] / "deploy" / "aws" / "athena" / "table.json"
 RECEIVED = datetime(2026, 11, 22, 10, 15, 0, 123456, tzinfo=UTC)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from facewire.messages import FaceQuality
+from facewire.domain.messages import FaceQuality
 from facewire.vision.quality import ENROLMENT, RECOGNITION, assess, refusals
 
 #: A head as the code has it, eye distance 60 px.

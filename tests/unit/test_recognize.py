@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facewire.enrolment import choose_face
-from facewire.facecrop import FaceInCrop
-from facewire.gallery import Gallery, GalleryFace
-from facewire.messages import (
+from facewire.domain.enrolment import choose_face
+from facewire.domain.gallery import Gallery, GalleryFace
+from facewire.domain.messages import (
     DetectedFace,
     DetectedFaces,
     Emotions,
@@ -20,8 +19,9 @@ from facewire.messages import (
     RecognizedFaces,
     now,
 )
-from facewire.names import face_id
-from facewire.recognize import FaceRecognizer, Recognition
+from facewire.domain.names import face_id
+from facewire.stages.recognize import FaceRecognizer, Recognition
+from facewire.vision.facecrop import FaceInCrop
 from facewire.vision.imagecodec import encode_jpeg
 from facewire.vision.models import ATTRIBUTES
 from facewire.vision.quality import ENROLMENT, RECOGNITION

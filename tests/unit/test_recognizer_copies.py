@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facewire.messages import DetectedFaces, RecognizedFaces
-from facewire.recognize import FaceRecognizer
-from facewire.settings import RecognizerSettings
+from facewire.domain.messages import DetectedFaces, RecognizedFaces
+from facewire.runtime.settings import RecognizerSettings
+from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer import copies
 from facewire_recognizer.worker import run_recognizer

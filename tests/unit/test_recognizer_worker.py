@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import numpy as np
 from prometheus_client import REGISTRY
 
-from facewire.errors import FacewireError, GalleryError, StoreError
-from facewire.messages import DetectedFaces, RecognizedFaces
-from facewire.queues import Lease
-from facewire.recognize import FaceRecognizer
-from facewire.settings import RecognizerSettings
-from facewire.stores import EnrolledFace
+from facewire.domain.errors import FacewireError, GalleryError, StoreError
+from facewire.domain.messages import DetectedFaces, RecognizedFaces
+from facewire.domain.ports import EnrolledFace
+from facewire.domain.queue_ports import Lease
+from facewire.runtime.settings import RecognizerSettings
+from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer.worker import run_recognizer
 from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually

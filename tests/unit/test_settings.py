@@ -2,8 +2,8 @@
 
 import pytest
 
-from facewire.errors import SettingsError
-from facewire.settings import DetectorSettings, GatewaySettings
+from facewire.domain.errors import SettingsError
+from facewire.runtime.settings import DetectorSettings, GatewaySettings
 
 
 def test_the_environment_sets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from facewire.settings import Settings
+from facewire.runtime.settings import Settings
 from facewire_detector.settings import DetectorServiceSettings
 from facewire_gateway.settings import GatewayServiceSettings
 from facewire_recognizer.settings import RecognizerServiceSettings

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from facewire.shutdown import stop_on_signals
+from facewire.runtime.shutdown import stop_on_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import SettingsError
+from facewire.domain.errors import SettingsError
 from facewire_detector.slots import abandoned_slot, lowest_free_slot
 
 _HOLDER = """

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import IntakeError, StoreError
-from facewire.queues.sqlite import SqliteQueue, insert
-from facewire.sqlite import MAX_WAITING, Database
-from facewire.sqlite_file import PAGE_BYTES, WAL_BYTES
-from facewire.sqlite_schema import STEPS
+from facewire.adapters.sqlite.database import MAX_WAITING, Database
+from facewire.adapters.sqlite.file import PAGE_BYTES, WAL_BYTES
+from facewire.adapters.sqlite.queue import SqliteQueue, insert
+from facewire.adapters.sqlite.schema import STEPS
+from facewire.domain.errors import IntakeError, StoreError
 
 MIB = 1024 * 1024
 
@@ -235,7 +235,7 @@ async def test_a_file_of_an_earlier_version_is_brought_up_to_date(
 ) -> None:
     path = tmp_path / "facewire.db"
     with monkeypatch.context() as earlier:
-        earlier.setattr("facewire.sqlite_file.STEPS", STEPS[:1])
+        earlier.setattr("facewire.adapters.sqlite.file.STEPS", STEPS[:1])
         async with Database.open(path) as database:
             await database.write(executing("INSERT INTO messages (id, queue, size) VALUES (1, 'test', 1)"))
             await database.write(executing("INSERT INTO bodies VALUES (1, x'00')"))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import QueueError
-from facewire.queues import MAX_RECEIVES, Lease
-from facewire.queues.sqlite import _NEXT, _NEXT_DUE, _RETURN_DUE, QueueDepth, SqliteQueue
-from facewire.sqlite import Database
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import _NEXT, _NEXT_DUE, _RETURN_DUE, QueueDepth, SqliteQueue
+from facewire.domain.errors import QueueError
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ async def test_the_reason_of_a_buried_message_is_kept(database: Database, queue:
 async def test_dead_letters_leave_when_they_take_too_much_room(
     queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facewire.queues.sqlite.DEAD_BYTES", 250)
+    monkeypatch.setattr("facewire.adapters.sqlite.queue.DEAD_BYTES", 250)
     await queue.send([b"%d" % number * 100 for number in range(4)])
     for lease in await queue.receive(4, wait=0):
         await queue.bury(lease, "it cannot be read")
@@ -153,11 +153,11 @@ async def test_dead_letters_leave_when_they_take_too_much_room(
 
 
 async def test_dead_letters_leave_when_they_are_old(queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire.queues.sqlite.TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("facewire.adapters.sqlite.queue.TRIM_SECONDS", 0.0)
     await queue.send([b"1"])
     (lease,) = await queue.receive(1, wait=0)
     await queue.bury(lease, "it cannot be read")
-    monkeypatch.setattr("facewire.queues.sqlite.DEAD_SECONDS", -1.0)
+    monkeypatch.setattr("facewire.adapters.sqlite.queue.DEAD_SECONDS", -1.0)
     await queue.receive(1, wait=0)
     assert (await queue.depth()).dead == 0
 

@@ -11,9 +11,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from facewire.queues import MAX_RECEIVES, Lease
-from facewire.queues.sqlite import QueueDepth, SqliteQueue
-from facewire.sqlite import Database
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import QueueDepth, SqliteQueue
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease
 
 FAR = 1000.0
 

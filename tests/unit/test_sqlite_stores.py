@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from facewire.errors import GalleryError
-from facewire.messages import FaceCrop, RecognizedFace, RecognizedFaces, now
-from facewire.sqlite import Database
-from facewire.stores import EnrolledFace, ResultQuery, sqlite_gallery
-from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
-from facewire.stores.sqlite_results import _OVERDUE, _page_statement
+from facewire.adapters.sqlite import gallery as sqlite_gallery
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.results import _OVERDUE, _page_statement
+from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.domain.errors import GalleryError
+from facewire.domain.messages import FaceCrop, RecognizedFace, RecognizedFaces, now
+from facewire.domain.ports import EnrolledFace, ResultQuery
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CURSOR = "WzEsICJhIl0="

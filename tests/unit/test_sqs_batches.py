@@ -4,10 +4,8 @@ from typing import Any
 
 import pytest
 
-from facewire.errors import QueueError
-from facewire.messages import MAX_MESSAGE_BYTES
-from facewire.queues import PartialError, sqs_batches
-from facewire.queues.sqs_batches import (
+from facewire.adapters.aws.sqs import batches as sqs_batches
+from facewire.adapters.aws.sqs.batches import (
     MAX_BATCH_BYTES,
     complete,
     in_tens,
@@ -16,6 +14,9 @@ from facewire.queues.sqs_batches import (
     raise_joined,
     reason_text,
 )
+from facewire.domain.errors import QueueError
+from facewire.domain.messages import MAX_MESSAGE_BYTES
+from facewire.domain.queue_ports import PartialError
 
 
 class FakeBatch:

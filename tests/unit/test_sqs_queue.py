@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
-from facewire.errors import QueueError
-from facewire.queues import MAX_RECEIVES, Lease
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.settings import AwsSettings
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.domain.errors import QueueError
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire.runtime.settings import AwsSettings
 
 URL = "http://sqs/000000000000/q"
 
@@ -177,7 +177,7 @@ async def test_a_cancelled_receive_hands_back_what_its_poll_still_brings(
 async def test_the_end_does_not_wait_for_a_poll_forever(
     queue: SqsQueue, queues: SqsQueues, sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facewire.queues.sqs_connection._LAST_POLLS_SECONDS", 0.05)
+    monkeypatch.setattr("facewire.adapters.aws.sqs.connection._LAST_POLLS_SECONDS", 0.05)
     await give_up_a_poll(queue, sqs)
     async with asyncio.timeout(2):
         await queues._end_background()
@@ -186,7 +186,7 @@ async def test_the_end_does_not_wait_for_a_poll_forever(
 async def test_the_end_does_not_wait_for_a_poll_that_was_given_up_long_ago(
     queue: SqsQueue, queues: SqsQueues, sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facewire.queues.sqs_connection._LAST_POLLS_SECONDS", 2.0)
+    monkeypatch.setattr("facewire.adapters.aws.sqs.connection._LAST_POLLS_SECONDS", 2.0)
     await give_up_a_poll(queue, sqs)
     loop = asyncio.get_running_loop()
     real_time = loop.time

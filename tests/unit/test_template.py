@@ -14,11 +14,11 @@ from pydantic import AliasChoices
 
 import facewire_lambda
 from aws_stack import IMAGE, TEMPLATES, expanded, read_template
-from facewire import worker
-from facewire.aws.provision import DEAD_SUFFIX, LARGEST_MESSAGE_BYTES
-from facewire.processed import PREFIX
-from facewire.queues import MAX_RECEIVES
-from facewire.stores.dynamodb_schema import INDEXES, TTL
+from facewire.adapters.aws.dynamodb.schema import INDEXES, TTL
+from facewire.adapters.aws.provision import DEAD_SUFFIX, LARGEST_MESSAGE_BYTES
+from facewire.domain.archive import PREFIX
+from facewire.domain.queue_ports import MAX_RECEIVES
+from facewire.work import consumer as worker
 from facewire_lambda.emf import NAMESPACE
 from facewire_lambda.settings import LambdaSettings
 from facewire_recognizer.settings import RecognizerServiceSettings

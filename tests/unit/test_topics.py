@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from facewire.errors import IntakeError
-from facewire.messages import Frame, sha256
-from facewire.names import raw_frame_id
+from facewire.domain.errors import IntakeError
+from facewire.domain.messages import Frame, sha256
+from facewire.domain.names import raw_frame_id
 from facewire_detector.topics import SHARED_TOPICS, is_handed_over, read_frame, refusal
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"

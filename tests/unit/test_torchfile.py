@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facewire.convert.torchfile import (
+from facewire.conversion.torchfile import (
     TorchFileError,
     UnsafePickleError,
     is_torchscript,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from facewire.waiting import cut_off
+from facewire.runtime.backoff import cut_off
 
 
 async def after(event: asyncio.Event) -> str:

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from facewire.delivery import Outgoing
-from facewire.errors import DetectError, FacewireError, QueueError, StoreError
-from facewire.messages import MAX_MESSAGE_BYTES, Frame, RecognizedFaces, Source
-from facewire.worker import RETRY_SECONDS, Limits, Outcome, Worker, worker_threads
+from facewire.domain.errors import DetectError, FacewireError, QueueError, StoreError
+from facewire.domain.messages import MAX_MESSAGE_BYTES, Frame, RecognizedFaces, Source
+from facewire.work.consumer import RETRY_SECONDS, Limits, Outcome, Worker, worker_threads
+from facewire.work.delivery import Outgoing
 from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
 
 

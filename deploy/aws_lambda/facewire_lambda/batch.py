@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from facewire.queues import Lease
+from facewire.domain.queue_ports import Lease
 from facewire_lambda.runtime import Event
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import structlog
 
-from facewire.errors import FacewireError, RecognizeError
-from facewire.failures import answer_given_up, error_name, error_origin
-from facewire.messages import RecognizedFaces
-from facewire.queues.sqs import SqsQueues
-from facewire.stores import ResultStore
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.domain.errors import FacewireError, RecognizeError
+from facewire.domain.failures import answer_given_up, error_name, error_origin
+from facewire.domain.messages import RecognizedFaces
+from facewire.domain.ports import ResultStore
 from facewire_lambda.batch import Record, batch_result
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses, answer_body

@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from facewire.aws.clients import s3_client
-from facewire.messages import Enrolled
+from facewire.adapters.aws.clients import s3_client
+from facewire.domain.messages import Enrolled
 from facewire_lambda.emf import Metrics
 from facewire_lambda.frames import FrameRecognizer, open_frame_recognizer
 from facewire_lambda.pictures import Pictures, Place

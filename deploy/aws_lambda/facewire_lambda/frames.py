@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from facewire.detect import FaceDetector
-from facewire.detector_loading import load_face_detector
-from facewire.gallery import Gallery
-from facewire.messages import Frame
-from facewire.recognize import FaceRecognizer, Recognition
+from facewire.domain.gallery import Gallery
+from facewire.domain.messages import Frame
+from facewire.runtime.detector_loading import load_face_detector
+from facewire.stages.detect import FaceDetector
+from facewire.stages.recognize import FaceRecognizer, Recognition
 from facewire_lambda.emf import Metrics
 from facewire_lambda.people import People, open_people
 from facewire_lambda.recognition import load_face_recognizer

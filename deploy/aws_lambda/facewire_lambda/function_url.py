@@ -14,21 +14,13 @@ from typing import Any
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from facewire.detect import FaceDetector
-from facewire.detector_loading import load_face_detector
-from facewire.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError, is_outage
-from facewire.messages import (
-    MAX_MESSAGE_BYTES,
-    NO_FACE,
-    DetectedFaces,
-    Frame,
-    FramePayload,
-    no_face,
-    now,
-)
-from facewire.queues import PartialError, Sender
-from facewire.queues.sqs import SqsQueues
-from facewire.timing import milliseconds_between
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.domain.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError, is_outage
+from facewire.domain.messages import MAX_MESSAGE_BYTES, NO_FACE, DetectedFaces, Frame, FramePayload, no_face, now
+from facewire.domain.queue_ports import PartialError, Sender
+from facewire.domain.timing import milliseconds_between
+from facewire.runtime.detector_loading import load_face_detector
+from facewire.stages.detect import FaceDetector
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses, answer_body
 from facewire_lambda.runtime import Event, Function, Handler

@@ -12,11 +12,11 @@ from typing import Any
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from facewire.aws.clients import s3_client
-from facewire.errors import FacewireError
-from facewire.messages import FAILED, Failure, RecognizedFaces
-from facewire.processed import CONTENT_TYPE, ProcessedFrame
-from facewire.stores import ResultStore
+from facewire.adapters.aws.clients import s3_client
+from facewire.domain.archive import CONTENT_TYPE, ProcessedFrame
+from facewire.domain.errors import FacewireError
+from facewire.domain.messages import FAILED, Failure, RecognizedFaces
+from facewire.domain.ports import ResultStore
 from facewire_lambda.emf import Metrics
 from facewire_lambda.frames import FrameRecognizer, open_frame_recognizer
 from facewire_lambda.pictures import Picture, Pictures, Place

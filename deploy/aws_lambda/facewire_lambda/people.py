@@ -7,13 +7,13 @@ import time
 import numpy as np
 import structlog
 
-from facewire.errors import GalleryError, StoreError
-from facewire.gallery import Gallery, GalleryFace
-from facewire.galleryfile import GalleryRows, read_gallery
-from facewire.gallerysync import GallerySync
-from facewire.recognize import Recognition
-from facewire.stores import GalleryStore
+from facewire.adapters.gallery_file import GalleryRows, read_gallery
+from facewire.domain.errors import GalleryError, StoreError
+from facewire.domain.gallery import Gallery, GalleryFace
+from facewire.domain.ports import GalleryStore
+from facewire.stages.recognize import Recognition
 from facewire.vision.embedder import Embedder
+from facewire.work.gallery_sync import GallerySync
 from facewire_lambda.settings import LambdaSettings
 
 #: Asking a store that is out of reach takes three attempts of 5 s to connect: not every event does it.

@@ -8,10 +8,10 @@ from urllib.parse import unquote_plus
 
 import structlog
 
-from facewire.aws.errors import aws_errors_as, error_code
-from facewire.errors import GalleryError, IntakeError, StoreError
-from facewire.messages import MAX_FRAME_BYTES, Frame, now
-from facewire.names import check_camera, check_person, raw_frame_id
+from facewire.adapters.aws.errors import aws_errors_as, error_code
+from facewire.domain.errors import GalleryError, IntakeError, StoreError
+from facewire.domain.messages import MAX_FRAME_BYTES, Frame, now
+from facewire.domain.names import check_camera, check_person, raw_frame_id
 from facewire_lambda.runtime import Event
 
 if TYPE_CHECKING:

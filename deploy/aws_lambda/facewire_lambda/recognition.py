@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from facewire.errors import ModelError
-from facewire.recognize import FaceRecognizer
+from facewire.domain.errors import ModelError
+from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.embedder import Embedder, OnnxEmbedder
 from facewire.vision.models import find_spec, load_attributes, load_embedder, specs
 from facewire.vision.onnx_session import open_session

@@ -14,13 +14,13 @@ from typing import Any
 
 import structlog
 
-from facewire.errors import RecognizeError, StoreError
-from facewire.failures import error_name
-from facewire.gallery import Gallery
-from facewire.messages import DetectedFaces, RecognizedFaces
-from facewire.queues.sqs import SqsQueues
-from facewire.recognize import FaceRecognizer, Recognition
-from facewire.worker import FINAL_ERRORS
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.domain.errors import RecognizeError, StoreError
+from facewire.domain.failures import error_name
+from facewire.domain.gallery import Gallery
+from facewire.domain.messages import DetectedFaces, RecognizedFaces
+from facewire.stages.recognize import FaceRecognizer, Recognition
+from facewire.work.consumer import FINAL_ERRORS
 from facewire_lambda.batch import Record, batch_result
 from facewire_lambda.emf import Metrics
 from facewire_lambda.people import People, open_people

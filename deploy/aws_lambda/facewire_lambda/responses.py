@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
-from facewire.errors import FacewireError, QueueError, RecognizeError
-from facewire.messages import MAX_MESSAGE_BYTES, RecognizedFaces
-from facewire.queues import PartialError, Sender
+from facewire.domain.errors import FacewireError, QueueError, RecognizeError
+from facewire.domain.messages import MAX_MESSAGE_BYTES, RecognizedFaces
+from facewire.domain.queue_ports import PartialError, Sender
 
 
 class Responses:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from facewire.errors import FacewireError, QueueError, RecognizeError
-from facewire.failures import answer_unread, error_name, error_origin, last_error
-from facewire.messages import DetectedFaces, RecognizedFaces, failed
-from facewire.queues import MAX_RECEIVES, Queue, Sender
-from facewire.waiting import jittered
-from facewire.worker import RETRY_SECONDS
+from facewire.domain.errors import FacewireError, QueueError, RecognizeError
+from facewire.domain.failures import answer_unread, error_name, error_origin, last_error
+from facewire.domain.messages import DetectedFaces, RecognizedFaces, failed
+from facewire.domain.queue_ports import MAX_RECEIVES, Queue, Sender
+from facewire.runtime.backoff import jittered
+from facewire.work.consumer import RETRY_SECONDS
 from facewire_lambda.batch import Record
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses, answer_body

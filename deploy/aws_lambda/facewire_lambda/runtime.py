@@ -13,10 +13,10 @@ from typing import Any, Protocol, Self
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from facewire.allocator import keep_memory_level
-from facewire.errors import FacewireError
-from facewire.failures import error_name, error_origin
-from facewire.logs import configure_logging
+from facewire.domain.errors import FacewireError
+from facewire.domain.failures import error_name, error_origin
+from facewire.runtime.allocator import keep_memory_level
+from facewire.runtime.logs import configure_logging
 from facewire_lambda.emf import Metrics
 from facewire_lambda.settings import LambdaSettings
 

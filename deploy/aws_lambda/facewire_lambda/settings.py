@@ -7,9 +7,15 @@ from typing import Annotated
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from facewire.cores import usable_cores
-from facewire.errors import SettingsError
-from facewire.settings import LONGEST_KEPT_DAYS, TABLE_NAME, AwsSettings, DetectorSettings, RecognizerSettings
+from facewire.domain.errors import SettingsError
+from facewire.runtime.cores import usable_cores
+from facewire.runtime.settings import (
+    LONGEST_KEPT_DAYS,
+    TABLE_NAME,
+    AwsSettings,
+    DetectorSettings,
+    RecognizerSettings,
+)
 
 #: Beyond this a single frame gains little.
 _MOST_THREADS = 4

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from facewire.aws.clients import dynamodb_client
-from facewire.stores import GalleryStore, ResultStore
-from facewire.stores.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, Table, indexes_of
+from facewire.adapters.aws.clients import dynamodb_client
+from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, Table, indexes_of
+from facewire.domain.ports import GalleryStore, ResultStore
 from facewire_lambda.settings import LambdaSettings
 
 

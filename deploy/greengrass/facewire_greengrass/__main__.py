@@ -1,6 +1,6 @@
 """`python -m facewire_greengrass`: the component, as the nucleus starts it."""
 
-from facewire.process import run_service
+from facewire.runtime.process import run_service
 from facewire_greengrass.component import run_component
 from facewire_greengrass.settings import NucleusSettings
 

@@ -11,9 +11,9 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
     UpdateStateRequest,
 )
 
-from facewire.background import background
-from facewire.logs import configure_logging
-from facewire.waiting import cut_off
+from facewire.runtime.background import background
+from facewire.runtime.backoff import cut_off
+from facewire.runtime.logs import configure_logging
 from facewire_greengrass.configuration import Configuration, Prepared
 from facewire_greengrass.frames import IpcFrames
 from facewire_greengrass.nucleus import Nucleus

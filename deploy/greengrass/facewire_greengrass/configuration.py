@@ -16,11 +16,11 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
     SubscribeToValidateConfigurationUpdatesRequest,
 )
 
-from facewire.detect import FaceDetector
-from facewire.detector_loading import load_face_detector
-from facewire.errors import ModelError, SettingsError
-from facewire.mqtt_files import tls_context
-from facewire.waiting import growing_pauses, happens_within
+from facewire.adapters.mqtt.tls import tls_context
+from facewire.domain.errors import ModelError, SettingsError
+from facewire.runtime.backoff import growing_pauses, happens_within
+from facewire.runtime.detector_loading import load_face_detector
+from facewire.stages.detect import FaceDetector
 from facewire_greengrass.nucleus import Nucleus, Subscription
 from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.settings import ComponentSettings, NucleusSettings

@@ -12,9 +12,9 @@ from typing import Any
 import structlog
 from awsiot.greengrasscoreipc.model import ReceiveMode, SubscribeToTopicRequest  # type: ignore[import-untyped]
 
-from facewire.errors import IntakeError
-from facewire.messages import Frame
-from facewire.mqtt import MAX_UNGUARANTEED_BYTES, MqttConnection, Received
+from facewire.adapters.mqtt.connection import MAX_UNGUARANTEED_BYTES, MqttConnection, Received
+from facewire.domain.errors import IntakeError
+from facewire.domain.messages import Frame
 from facewire_detector.intake import Reading
 from facewire_detector.topics import read_frame
 from facewire_greengrass.nucleus import Nucleus, Subscription

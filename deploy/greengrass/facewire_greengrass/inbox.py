@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from facewire.messages import Frame
-from facewire.queues.inbox import Inbox
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.domain.messages import Frame
 from facewire_greengrass.spool import Spool
 
 

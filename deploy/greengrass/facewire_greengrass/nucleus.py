@@ -20,8 +20,8 @@ from awsiot.eventstreamrpc import (  # type: ignore[import-untyped]
 )
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient  # type: ignore[import-untyped]
 
-from facewire.background import background
-from facewire.waiting import growing_pauses
+from facewire.runtime.background import background
+from facewire.runtime.backoff import growing_pauses
 from facewire_greengrass.nucleus_errors import CALL_SECONDS, NucleusError, as_nucleus_errors
 from facewire_greengrass.settings import NucleusSettings
 

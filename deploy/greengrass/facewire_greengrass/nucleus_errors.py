@@ -11,7 +11,7 @@ from awsiot.eventstreamrpc import (  # type: ignore[import-untyped]
 )
 from awsiot.greengrasscoreipc.model import ServiceError, UnauthorizedError  # type: ignore[import-untyped]
 
-from facewire.errors import QueueError
+from facewire.domain.errors import QueueError
 
 #: How long the nucleus may take to answer one request.
 CALL_SECONDS = 10.0

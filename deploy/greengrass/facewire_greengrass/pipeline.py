@@ -12,14 +12,14 @@ from typing import Any
 
 import structlog
 
-from facewire.data_folder import open_database
-from facewire.detect import FaceDetector
-from facewire.forwarding import forward_answers, forward_dead_letters
-from facewire.mqtt import MqttConnection
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.sqlite import Database
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.adapters.sqlite.data_folder import open_database
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.stages.detect import FaceDetector
+from facewire.work.forwarding import forward_answers, forward_dead_letters
 from facewire_detector.intake import FrameSource, Intake, take_and_leave
 from facewire_detector.worker import run_detector
 from facewire_greengrass.configuration import Prepared

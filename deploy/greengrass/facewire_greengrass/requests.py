@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import structlog
 
-from facewire.errors import DetectError
-from facewire.failures import answer_unread
-from facewire.queues import PartialError, Sender
+from facewire.domain.errors import DetectError
+from facewire.domain.failures import answer_unread
+from facewire.domain.queue_ports import PartialError, Sender
 
 _log = structlog.get_logger(__name__)
 

@@ -11,9 +11,9 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
     PublishToTopicRequest,
 )
 
-from facewire.errors import FacewireError
-from facewire.messages import RecognizedFaces, Source
-from facewire.names import check_camera
+from facewire.domain.errors import FacewireError
+from facewire.domain.messages import RecognizedFaces, Source
+from facewire.domain.names import check_camera
 from facewire_greengrass.nucleus import Nucleus
 from facewire_greengrass.nucleus_errors import NucleusError
 from facewire_greengrass.settings import BROKER_MESSAGE_BYTES

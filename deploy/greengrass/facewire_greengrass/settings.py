@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import structlog
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from facewire.settings import AwsSettings, DetectorSettings, Settings
+from facewire.runtime.settings import AwsSettings, DetectorSettings, Settings
 
 #: Moquette's default for a message, and the limit of AWS IoT Core ("AWS IoT Core endpoints and quotas").
 BROKER_MESSAGE_BYTES = 131_072

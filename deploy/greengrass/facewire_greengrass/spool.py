@@ -3,9 +3,9 @@
 import sqlite3
 from collections.abc import Sequence
 
-from facewire.errors import QueueError
-from facewire.queues.sqlite import SqliteQueue, insert
-from facewire.sqlite import Database
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import SqliteQueue, insert
+from facewire.domain.errors import QueueError
 
 
 class Spool(SqliteQueue):

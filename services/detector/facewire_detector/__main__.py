@@ -1,6 +1,6 @@
 """`python -m facewire_detector`: the detector, told by the environment (`FACEWIRE_…`) what it needs to know."""
 
-from facewire.process import run_service
+from facewire.runtime.process import run_service
 from facewire_detector.service import run_detector_service
 from facewire_detector.settings import DetectorServiceSettings
 

@@ -12,12 +12,12 @@ from typing import Protocol
 
 import structlog
 
-from facewire import metrics
-from facewire.errors import IntakeError, QueueError, StoreError
-from facewire.messages import Frame, RecognizedFaces, failed
-from facewire.mqtt import Received
-from facewire.queues import Queue
-from facewire.waiting import growing_pauses, happens_within
+from facewire.adapters.mqtt.connection import Received
+from facewire.domain.errors import IntakeError, QueueError, StoreError
+from facewire.domain.messages import Frame, RecognizedFaces, failed
+from facewire.domain.queue_ports import Queue
+from facewire.runtime import metrics
+from facewire.runtime.backoff import growing_pauses, happens_within
 from facewire_detector.topics import is_handed_over, read_frame, refusal
 
 STAGE = "intake"
@@ -39,7 +39,7 @@ Reading = Callable[[str, bytes], Frame]
 
 
 class FrameSource(Protocol):
-    """Where messages with frames come from: `facewire.mqtt.MqttConnection`, or what behaves like one."""
+    """Where messages with frames come from: an `MqttConnection`, or what behaves like one."""
 
     def messages(self) -> AsyncIterator[Received]:
         """Yield what arrives, in order; never ends by itself."""
@@ -49,7 +49,7 @@ class FrameSource(Protocol):
 
 
 class FrameInbox(Protocol):
-    """Where frames wait to be looked at: `facewire.queues.inbox.Inbox`."""
+    """Where frames wait to be looked at: `facewire.adapters.sqlite.inbox.Inbox`."""
 
     async def accept(self, frame: Frame, *, again: bool = False) -> list[Frame]:
         """Commit the frame, answer those that had to leave for it and return them.

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from facewire.background import background
-from facewire.data_folder import open_database
-from facewire.detect import FaceDetector
-from facewire.detector_loading import load_face_detector
-from facewire.forwarding import forward_answers, forward_dead_letters
-from facewire.mqtt import MqttConnection
-from facewire.probes import serving_probes
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.vitals import Depth, Readiness, still_loading
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.adapters.sqlite.data_folder import open_database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.runtime.background import background
+from facewire.runtime.detector_loading import load_face_detector
+from facewire.runtime.probes import serving_probes
+from facewire.runtime.readiness import Depth, Readiness, still_loading
+from facewire.stages.detect import FaceDetector
+from facewire.work.forwarding import forward_answers, forward_dead_letters
 from facewire_detector.intake import Intake, take_and_leave
 from facewire_detector.sessions import look_after_sessions
 from facewire_detector.settings import DetectorServiceSettings

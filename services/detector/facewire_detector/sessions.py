@@ -5,9 +5,9 @@ from pathlib import Path
 
 import structlog
 
-from facewire.mqtt import MqttConnection
-from facewire.settings import MqttSettings
-from facewire.waiting import happens_within
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.runtime.backoff import happens_within
+from facewire.runtime.settings import MqttSettings
 from facewire_detector.intake import Intake, take_and_leave
 from facewire_detector.slots import Slot, abandoned_slot
 from facewire_detector.topics import SHARED_TOPICS

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from facewire.settings import AwsSettings, DetectorSettings, ProbeSettings
+from facewire.runtime.settings import AwsSettings, DetectorSettings, ProbeSettings
 
 
 class DetectorServiceSettings(DetectorSettings, AwsSettings, ProbeSettings):

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-from facewire.errors import SettingsError
+from facewire.domain.errors import SettingsError
 
 _LOCK_FILE = re.compile(r"detector-([1-9][0-9]{0,5})\.lock")
 #: Stands in the lock file of a detector whose session holds the subscriptions.

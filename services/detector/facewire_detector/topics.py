@@ -7,9 +7,9 @@ handed over again until their answer is there.
 
 from pydantic_core import from_json
 
-from facewire.errors import IntakeError
-from facewire.messages import FAILED, Failure, Frame, RecognizedFaces, parse_frame, sha256
-from facewire.names import check_request_id, raw_frame_id
+from facewire.domain.errors import IntakeError
+from facewire.domain.messages import FAILED, Failure, Frame, RecognizedFaces, parse_frame, sha256
+from facewire.domain.names import check_request_id, raw_frame_id
 
 #: The topic filter of cameras' frames. Results (`clients/<camera>/results`) do not match it.
 FRAMES_TOPIC = "clients/+"

@@ -6,15 +6,15 @@ from concurrent.futures import Executor
 
 import structlog
 
-from facewire import metrics
-from facewire.delivery import Outgoing
-from facewire.detect import FaceDetector
-from facewire.errors import DetectError, FacewireError
-from facewire.messages import DetectedFaces, Frame, Source, no_face, now
-from facewire.queues import Queue
-from facewire.settings import DetectorSettings
-from facewire.timing import milliseconds_between
-from facewire.worker import Limits, Outcome, Worker, worker_threads
+from facewire.domain.errors import DetectError, FacewireError
+from facewire.domain.messages import DetectedFaces, Frame, Source, no_face, now
+from facewire.domain.queue_ports import Queue
+from facewire.domain.timing import milliseconds_between
+from facewire.runtime import metrics
+from facewire.runtime.settings import DetectorSettings
+from facewire.stages.detect import FaceDetector
+from facewire.work.consumer import Limits, Outcome, Worker, worker_threads
+from facewire.work.delivery import Outgoing
 
 _STEPS = ("inbox", "decode", "detect", "crop")
 

@@ -5,17 +5,17 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from facewire.settings import GatewaySettings
-from facewire.stores import GalleryStore, ResultStore
-from facewire.vitals import Depth, Readiness
-from facewire_gateway import events, frames, health, people, results
-from facewire_gateway.auth import KeyRing
-from facewire_gateway.budget import Bodies, BodyBudget
-from facewire_gateway.deps import FrameSink, Gateway
-from facewire_gateway.feed import Feed
-from facewire_gateway.observe import Observe
+from facewire.domain.ports import GalleryStore, ResultStore
+from facewire.runtime.readiness import Depth, Readiness
+from facewire.runtime.settings import GatewaySettings
+from facewire_gateway.api import events, frames, health, people, results
+from facewire_gateway.api.auth import KeyRing
+from facewire_gateway.api.budget import Bodies, BodyBudget
+from facewire_gateway.api.deps import FrameSink, Gateway
+from facewire_gateway.api.observe import Observe
+from facewire_gateway.api.problems import PROBLEM_RESPONSES, add_problem_handlers
+from facewire_gateway.delivery.feed import Feed
 from facewire_gateway.pages import add_pages
-from facewire_gateway.problems import PROBLEM_RESPONSES, add_problem_handlers
 
 
 def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from facewire.errors import SettingsError
-from facewire.settings import GatewaySettings
-from facewire_gateway.auth import is_loopback
+from facewire.domain.errors import SettingsError
+from facewire.runtime.settings import GatewaySettings
+from facewire_gateway.api.auth import is_loopback
 from facewire_gateway.connections import BoundedHttp
-from facewire_gateway.feed import Feed
+from facewire_gateway.delivery.feed import Feed
 
 #: asyncio accepts so many at a time; where the system runs out of sockets it also logs so many lines a second.
 _BACKLOG = 128

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 import structlog
 
-from facewire.background import background
-from facewire.data_folder import open_database
-from facewire.mqtt import MqttConnection
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqs import SqsQueue, SqsQueues
-from facewire.stores import GalleryStore, ResultStore
-from facewire.stores.opening import open_stores
-from facewire_gateway.answers import answers_going_out
+from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.adapters.sqlite.data_folder import open_database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.stores import open_stores
+from facewire.domain.ports import GalleryStore, ResultStore
+from facewire.runtime.background import background
+from facewire_gateway.api.auth import KeyRing, keys_of
 from facewire_gateway.app import create_app
-from facewire_gateway.audience import Replica
-from facewire_gateway.auth import KeyRing, keys_of
-from facewire_gateway.backlog import Backlog
 from facewire_gateway.connections import raise_open_files_limit
-from facewire_gateway.feed import Feed
-from facewire_gateway.handover import LEASE_SECONDS, HandOver
-from facewire_gateway.outbox import Outbox
-from facewire_gateway.publish import ResultPublisher
-from facewire_gateway.relay import RESULTS_TOPICS, relay
+from facewire_gateway.delivery.answers import answers_going_out
+from facewire_gateway.delivery.audience import Replica
+from facewire_gateway.delivery.backlog import Backlog
+from facewire_gateway.delivery.feed import Feed
+from facewire_gateway.delivery.handover import LEASE_SECONDS, HandOver
+from facewire_gateway.delivery.outbox import Outbox
+from facewire_gateway.delivery.publish import ResultPublisher
+from facewire_gateway.delivery.relay import RESULTS_TOPICS, relay
 from facewire_gateway.server import listen, serve, url_of
 from facewire_gateway.settings import GatewayServiceSettings
 

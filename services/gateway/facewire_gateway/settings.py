@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from facewire.settings import GatewaySettings, StoreSettings
+from facewire.runtime.settings import GatewaySettings, StoreSettings
 
 
 class GatewayServiceSettings(GatewaySettings, StoreSettings):

@@ -1,6 +1,6 @@
 """`python -m facewire_recognizer`: the recognizer, told by the environment (`FACEWIRE_…`) what it needs to know."""
 
-from facewire.process import run_service
+from facewire.runtime.process import run_service
 from facewire_recognizer.service import run_recognizer_service
 from facewire_recognizer.settings import RecognizerServiceSettings
 

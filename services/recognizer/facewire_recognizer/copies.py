@@ -4,10 +4,10 @@ import asyncio
 
 import structlog
 
-from facewire.errors import StoreError
-from facewire.failures import error_name
-from facewire.messages import DetectedFaces
-from facewire.stores import ResultStore
+from facewire.domain.errors import StoreError
+from facewire.domain.failures import error_name
+from facewire.domain.messages import DetectedFaces
+from facewire.domain.ports import ResultStore
 
 #: A store that takes longer is not waited for: to recognise the faces once more does no harm.
 _LOOK_UP_SECONDS = 1.0

@@ -1,7 +1,7 @@
 """The recognizer with its model loaded, as the settings say."""
 
-from facewire.recognize import FaceRecognizer
-from facewire.settings import RecognizerSettings
+from facewire.runtime.settings import RecognizerSettings
+from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.models import load_attributes, load_embedder
 
 

@@ -4,10 +4,10 @@ import asyncio
 
 import structlog
 
-from facewire.probes import serving_probes
-from facewire.queues.sqs import SqsQueues
-from facewire.stores.opening import open_stores
-from facewire.vitals import Depth, Readiness, still_loading
+from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.adapters.stores import open_stores
+from facewire.runtime.probes import serving_probes
+from facewire.runtime.readiness import Depth, Readiness, still_loading
 from facewire_recognizer.loading import load_face_recognizer
 from facewire_recognizer.settings import RecognizerServiceSettings
 from facewire_recognizer.worker import run_recognizer

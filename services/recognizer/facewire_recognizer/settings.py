@@ -1,6 +1,6 @@
 """The settings of the recognizer as a service of its own."""
 
-from facewire.settings import ProbeSettings, RecognizerSettings, StoreSettings
+from facewire.runtime.settings import ProbeSettings, RecognizerSettings, StoreSettings
 
 
 class RecognizerServiceSettings(RecognizerSettings, StoreSettings, ProbeSettings):

@@ -6,17 +6,17 @@ from concurrent.futures import Executor
 
 import structlog
 
-from facewire import metrics
-from facewire.delivery import Outgoing
-from facewire.errors import FacewireError, RecognizeError
-from facewire.gallery import Gallery
-from facewire.gallerysync import GallerySync
-from facewire.messages import DetectedFaces, RecognizedFaces, Source
-from facewire.queues import Queue
-from facewire.recognize import FaceRecognizer, Recognition
-from facewire.settings import RecognizerSettings
-from facewire.stores import GalleryStore, ResultStore
-from facewire.worker import Limits, Outcome, Worker, worker_threads
+from facewire.domain.errors import FacewireError, RecognizeError
+from facewire.domain.gallery import Gallery
+from facewire.domain.messages import DetectedFaces, RecognizedFaces, Source
+from facewire.domain.ports import GalleryStore, ResultStore
+from facewire.domain.queue_ports import Queue
+from facewire.runtime import metrics
+from facewire.runtime.settings import RecognizerSettings
+from facewire.stages.recognize import FaceRecognizer, Recognition
+from facewire.work.consumer import Limits, Outcome, Worker, worker_threads
+from facewire.work.delivery import Outgoing
+from facewire.work.gallery_sync import GallerySync
 from facewire_recognizer.copies import is_answered
 
 _STEPS = ("queue", "align", "embed", "match", "total")

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import structlog
 
-from facewire.background import background
-from facewire.errors import SettingsError
+from facewire.domain.errors import SettingsError
+from facewire.runtime.background import background
 
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 #: Kept of `clients/+`: 1,300 frames of 100 kB, seconds of what one machine takes in. It costs up to 1.5 times as much

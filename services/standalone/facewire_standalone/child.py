@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from facewire.errors import FacewireError
+from facewire.domain.errors import FacewireError
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0

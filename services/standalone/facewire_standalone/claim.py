@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from facewire.errors import SettingsError
+from facewire.domain.errors import SettingsError
 
 
 @contextmanager

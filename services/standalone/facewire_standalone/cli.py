@@ -14,15 +14,15 @@ from typing import Annotated
 
 import typer
 
-from facewire.errors import FacewireError
-from facewire.exits import leaves, tell
-from facewire_standalone.cli_aws import app as aws_app
-from facewire_standalone.cli_certs import app as certs_app
-from facewire_standalone.cli_gallery import app as gallery_app
-from facewire_standalone.cli_init import init
-from facewire_standalone.cli_keys import app as keys_app
-from facewire_standalone.cli_models import app as models_app
-from facewire_standalone.options import Data, Embedder, Key, Pictures, Url
+from facewire.domain.errors import FacewireError
+from facewire.runtime.exits import leaves, tell
+from facewire_standalone.commands.cli_aws import app as aws_app
+from facewire_standalone.commands.cli_certs import app as certs_app
+from facewire_standalone.commands.cli_gallery import app as gallery_app
+from facewire_standalone.commands.cli_init import init
+from facewire_standalone.commands.cli_keys import app as keys_app
+from facewire_standalone.commands.cli_models import app as models_app
+from facewire_standalone.commands.options import Data, Embedder, Key, Pictures, Url
 
 app = typer.Typer(
     name="facewire",
@@ -67,7 +67,7 @@ def _discard_output() -> None:
 
 def _log_warnings() -> None:
     """Keep standard output for answers: a client's log is for what goes wrong, on standard error."""
-    from facewire.logs import configure_logging
+    from facewire.runtime.logs import configure_logging
     from facewire_standalone.settings import default_log_format
 
     configure_logging("warning", default_log_format())
@@ -125,7 +125,7 @@ def enroll(
     """Enrol people from a folder: one folder per person, named as the person, pictures in it."""
     from rich.console import Console
 
-    from facewire_standalone.enroll import enroll_folder
+    from facewire_standalone.commands.enroll import enroll_folder
 
     everybody = asyncio.run(enroll_folder(folder, url=url, key=key, console=Console()))
     raise typer.Exit(0 if everybody else 1)
@@ -163,8 +163,8 @@ def send(  # noqa: PLR0913, PLR0917 - one parameter an option
     does it; user, password and certificates in files of their own come from FACEWIRE_MQTT_USERNAME, _PASSWORD,
     _CA_FILE, _CERT_FILE and _KEY_FILE.
     """
-    from facewire_standalone.mqtt_options import camera_name, camera_settings
-    from facewire_standalone.send import Sending, send_over_http, send_over_mqtt
+    from facewire_standalone.commands.mqtt_options import camera_name, camera_settings
+    from facewire_standalone.commands.send import Sending, send_over_http, send_over_mqtt
 
     _log_warnings()
     complain = partial(typer.echo, err=True)
@@ -186,7 +186,7 @@ def recognize(
     as_json: Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")] = False,
 ) -> None:
     """Recognise the faces in pictures here and now, against the gallery of the data folder; no server is needed."""
-    from facewire_standalone.recognize_offline import recognize_files
+    from facewire_standalone.commands.recognize_offline import recognize_files
     from facewire_standalone.settings import StandaloneSettings
 
     _log_warnings()
@@ -202,7 +202,7 @@ def watch(url: Url = "http://127.0.0.1:8080", key: Key = None) -> None:
 
     from rich.console import Console
 
-    from facewire_standalone.watch import watch as watch_results
+    from facewire_standalone.commands.watch import watch as watch_results
 
     with suppress(KeyboardInterrupt):
         asyncio.run(watch_results(url=url, key=key, console=Console(), errors=Console(stderr=True)))
@@ -213,7 +213,7 @@ def demo() -> None:
     """Start everything in a temporary folder, recognise two people over MQTT and HTTP, and check every answer."""
     from rich.console import Console
 
-    from facewire_standalone.demo import run_demo
+    from facewire_standalone.commands.demo import run_demo
 
     _log_warnings()
     raise typer.Exit(0 if run_demo(Console()) else 1)

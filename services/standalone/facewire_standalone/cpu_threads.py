@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 
-from facewire.worker import worker_threads
+from facewire.work.consumer import worker_threads
 from facewire_standalone.settings import StandaloneSettings
 
 

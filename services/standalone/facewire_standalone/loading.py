@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from facewire.detect import FaceDetector
-from facewire.detector_loading import load_face_detector
-from facewire.recognize import FaceRecognizer
+from facewire.runtime.detector_loading import load_face_detector
+from facewire.stages.detect import FaceDetector
+from facewire.stages.recognize import FaceRecognizer
 from facewire_recognizer.loading import load_face_recognizer
 from facewire_standalone.settings import StandaloneSettings
 

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable
 
-from facewire.allocator import keep_memory_level
-from facewire.logs import configure_logging
-from facewire.shutdown import stop_on_signals
+from facewire.runtime.allocator import keep_memory_level
+from facewire.runtime.logs import configure_logging
+from facewire.runtime.shutdown import stop_on_signals
 from facewire_gateway.connections import raise_open_files_limit
 from facewire_standalone.settings import StandaloneSettings
 from facewire_standalone.system import running_system

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from facewire.settings import DetectorSettings, GatewaySettings, RecognizerSettings
+from facewire.runtime.settings import DetectorSettings, GatewaySettings, RecognizerSettings
 
 
 def default_data_dir() -> Path:

@@ -10,25 +10,25 @@ from pathlib import Path
 
 import structlog
 
-from facewire.background import background
-from facewire.cores import usable_cores
-from facewire.data_folder import open_database
-from facewire.errors import QueueError
-from facewire.mqtt import MqttConnection
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.settings import MqttSettings
-from facewire.sqlite import Database
-from facewire.stores.sqlite import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.adapters.sqlite.data_folder import open_database
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.domain.errors import QueueError
+from facewire.runtime.background import background
+from facewire.runtime.cores import usable_cores
+from facewire.runtime.settings import MqttSettings
 from facewire_detector.intake import Intake, take_from_mqtt
 from facewire_detector.topics import FRAMES_TOPIC
 from facewire_detector.worker import run_detector
-from facewire_gateway.answers import answers_going_out
+from facewire_gateway.api.auth import KeyRing, keys_of
 from facewire_gateway.app import create_app
-from facewire_gateway.audience import SoleGateway
-from facewire_gateway.auth import KeyRing, keys_of
-from facewire_gateway.feed import Feed
-from facewire_gateway.publish import ResultPublisher
+from facewire_gateway.delivery.answers import answers_going_out
+from facewire_gateway.delivery.audience import SoleGateway
+from facewire_gateway.delivery.feed import Feed
+from facewire_gateway.delivery.publish import ResultPublisher
 from facewire_gateway.server import listen, serve, url_of
 from facewire_recognizer.worker import run_recognizer
 from facewire_standalone.broker import EmbeddedBroker, embedded_broker, read_password_file

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facewire.errors import RecognizeError
+from facewire.domain.errors import RecognizeError
 from facewire.vision.embedder import ModelSpec
 
 Array = NDArray[np.float64]

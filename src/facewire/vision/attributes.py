@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from facewire.errors import ModelError, RecognizeError
-from facewire.messages import Emotions, FaceAttributes
+from facewire.domain.errors import ModelError, RecognizeError
+from facewire.domain.messages import Emotions, FaceAttributes
 from facewire.vision.embedder import ModelSpec
 
 #: Pictures in one run of the network; bounds the memory of a large batch.

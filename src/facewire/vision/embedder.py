@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from facewire.errors import ModelError, RecognizeError
+from facewire.domain.errors import ModelError, RecognizeError
 
 #: How a face is brought into a network's input: see `vision/alignment.py`.
 Alignment = Literal["dlib_chip", "arcface_chip", "face_api_chip", "box_crop"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facewire.errors import DecodeError
+from facewire.domain.errors import DecodeError
 
 ImageFormat = Literal["jpeg", "png", "webp"]
 

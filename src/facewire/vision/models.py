@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facewire.errors import ModelError
+from facewire.domain.errors import ModelError
 from facewire.vision.attributes import AttributeModel, OnnxAttributeModel
 from facewire.vision.embedder import Embedder, EmbedderSpec, ModelSpec, OnnxEmbedder, View
 from facewire.vision.onnx_session import open_session

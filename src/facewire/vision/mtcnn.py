@@ -94,7 +94,7 @@ class Options:
 
 
 class Nets(NamedTuple):
-    """The three networks: float32 pictures (n, 3, h, w) of 0..255 in, the output of `facewire.convert.mtcnn` out."""
+    """The three networks: float32 pictures (n, 3, h, w) of 0..255 in, the output of `convert_mtcnn` out."""
 
     pnet: Net
     rnet: Net

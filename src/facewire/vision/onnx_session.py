@@ -5,7 +5,7 @@ from pathlib import Path
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
-from facewire.errors import ModelError
+from facewire.domain.errors import ModelError
 
 _WARNING = 2
 _BROKEN = (

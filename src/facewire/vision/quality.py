@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facewire.messages import FaceQuality
+from facewire.domain.messages import FaceQuality
 
 Refusal = Literal["too_small", "too_blurred", "too_dark", "too_bright", "bad_pose", "low_confidence"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from compose_stack import Labelled, Stack, enroll, missing_engine, running_stack
-from facewire_standalone.client import Client
+from facewire_standalone.commands.client import Client
 
 HERE = Path(__file__).parent
 TEST_SECONDS = 400.0

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from compose_stack import Stack, answers_to, submit
-from facewire.mqtt import MqttConnection
-from facewire_standalone.camera import Camera
-from facewire_standalone.client import Client, ClientError, Picture
+from facewire.adapters.mqtt.connection import MqttConnection
+from facewire_standalone.commands.camera import Camera
+from facewire_standalone.commands.client import Client, ClientError, Picture
 
 SECONDS = 30.0
 

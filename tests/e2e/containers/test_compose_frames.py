@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from compose_stack import Labelled, Stack, answers_to, enroll, submit
-from facewire.messages import UNKNOWN, RecognizedFaces
-from facewire.settings import MqttSettings
-from facewire_standalone.camera import Camera
-from facewire_standalone.client import Client, Picture
+from facewire.domain.messages import UNKNOWN, RecognizedFaces
+from facewire.runtime.settings import MqttSettings
+from facewire_standalone.commands.camera import Camera
+from facewire_standalone.commands.client import Client, Picture
 
 ANSWER_SECONDS = 60.0
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from compose_stack import Labelled, Stack, answers_to, submit, wait_until_ready
-from facewire_standalone.client import Client, Picture
+from facewire_standalone.commands.client import Client, Picture
 
 #: Longer than three hand-overs of what a killed replica had: 15, 30 and 60 s.
 ANSWER_SECONDS = 150.0

@@ -1,0 +1,73 @@
+"""What time does to requests: those without an answer at the deadline are lost, old answers leave."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from facewire.domain.errors import StoreError
+from facewire.domain.messages import FAILED, Failure, RecognizedFaces, now
+from facewire.domain.ports import Result, ResultStore
+from facewire.runtime.backoff import happens_within
+from facewire.runtime.settings import GatewaySettings
+from facewire_gateway import metrics
+from facewire_gateway.delivery.audience import Audience
+from facewire_gateway.delivery.drain import settle
+
+_log = structlog.get_logger(__name__)
+
+_BATCH = 100
+_PAUSE_SECONDS = 5.0
+_EXPIRE_EVERY = timedelta(hours=1)
+
+
+async def sweep(settings: GatewaySettings, results: ResultStore, audience: Audience, stop: asyncio.Event) -> None:
+    """Every few seconds mark overdue requests `failed: lost`, every hour let old answers expire; until `stop` is set.
+
+    A store that cannot answer is logged and asked again at the next turn.
+    """
+    expire_at = now()
+    while not stop.is_set():
+        try:
+            await mark_lost(settings, results, audience)
+            if now() >= expire_at:
+                await _expire(settings, results)
+                expire_at = now() + _EXPIRE_EVERY
+        except StoreError as error:
+            _log.warning("the store did not answer the sweep", code=error.code, detail=error.detail)
+        await happens_within(stop, _PAUSE_SECONDS)
+
+
+async def mark_lost(settings: GatewaySettings, results: ResultStore, audience: Audience) -> None:
+    """Answer every request that was received before the answer deadline and is still pending with `failed: lost`."""
+    before = now() - timedelta(seconds=settings.answer_deadline_seconds)
+    while overdue := await results.overdue(before, _BATCH):
+        lost = await settle([_lost(result, settings) for result in overdue], results, audience)
+        metrics.LOST.inc(lost)
+        _log.error(
+            "requests are lost: no answer at the deadline",
+            count=lost,
+            request_ids=[result.request_id for result in overdue[:10]],
+        )
+        if lost < _BATCH:
+            return
+
+
+def _lost(result: Result, settings: GatewaySettings) -> RecognizedFaces:
+    detail = f"no answer came within {settings.answer_deadline_seconds:g} s: send the frame again"
+    return RecognizedFaces(
+        request_id=result.request_id,
+        status="failed",
+        result=FAILED,
+        camera=result.camera,
+        received_at=result.received_at,
+        content_sha256=result.content_sha256,
+        error=Failure(stage="gateway", code="lost", detail=detail),
+    )
+
+
+async def _expire(settings: GatewaySettings, results: ResultStore) -> None:
+    before = now() - timedelta(days=settings.results_days)
+    count = await results.expire(before, forget_before=before - timedelta(days=settings.tombstone_days))
+    if count:
+        _log.info("results have expired", count=count)

@@ -1,0 +1,1 @@
+"""The ports on something real: SQLite, AWS, MQTT, files."""

@@ -1,0 +1,1 @@
+"""Queues and stores in an SQLite file."""

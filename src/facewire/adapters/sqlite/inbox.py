@@ -1,0 +1,160 @@
+"""Frames that have been committed, bounded in bytes, each request once: the detector's inbox, the gateway's outbox."""
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import SqliteQueue, insert, totals
+from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.domain.errors import IntakeError, QueueError, StoreError
+from facewire.domain.messages import Frame, RecognizedFaces, failed
+
+#: Notes of accepted requests that one accepted frame clears away once their window is over.
+_PRUNE = 10
+
+_REPLACE = "DELETE FROM messages WHERE queue = ? AND request_id = ?"
+_WITHDRAW = """
+    DELETE FROM messages WHERE queue = ? AND request_id = ?
+    AND NOT EXISTS (SELECT 1 FROM seen WHERE request_id = messages.request_id AND accepted_at <> ?)"""
+
+
+class Inbox(SqliteQueue):
+    """The queue `name` of encoded frames (`Frame.to_bytes()`); they come in by `accept`.
+
+    `max_bytes` bounds what it holds, lent frames included. Where it is reached, policy `latest` drops the oldest
+    waiting frames of the same camera, `all` refuses the new one. `id_window_seconds` is how long from its receipt on a
+    request id stands for one content; the id of a frame that was dropped, or given up and answered so, is free for the
+    frame to be sent again. `results` notes each accepted request as pending, `responses` takes the answers to frames
+    dropped; both must be in the same database, and change in the same commit as the inbox.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the database are named
+        self,
+        database: Database,
+        name: str = "inbox",
+        *,
+        max_bytes: int,
+        policy: Literal["latest", "all"],
+        id_window_seconds: float,
+        results: SqliteResultStore | None = None,
+        responses: SqliteQueue | None = None,
+        lease_seconds: float = 30.0,
+    ) -> None:
+        super().__init__(database, name, lease_seconds=lease_seconds)
+        self._max_bytes = max_bytes
+        self._policy = policy
+        self._window = id_window_seconds
+        self._results = results
+        self._responses = responses
+
+    async def accept(self, frame: Frame, *, again: bool = False, anew: bool = False) -> list[Frame]:
+        """Commit the frame; return those that had to leave for it, without content.
+
+        Their answers `failed: skipped` are on `responses`; without such a queue they are for the caller to send. A
+        request already accepted within the window, with the same content and purpose, changes nothing; handed over
+        `again` by whoever knows that it has no answer, it changes nothing only while the inbox still holds it. Sent
+        `anew` after an answer that invites to, it takes the place of what is still held of it.
+        IntakeError `id_conflict` where it differs, `overloaded` where it does not fit; QueueError where the disk fails.
+        """
+        try:
+            dropped = await self._database.write(
+                lambda connection: self._accept(connection, frame, again=again, anew=anew)
+            )
+        except StoreError as error:
+            raise QueueError(error.code, error.detail) from error
+        self._signal.notify()
+        if dropped and self._responses is not None:
+            self._responses.announce()
+        return dropped
+
+    async def withdraw(self, requests: Sequence[tuple[str, datetime]]) -> None:
+        """Delete the frames of those requests, lent or not; QueueError where the disk fails.
+
+        A request is named by its id and when it was received: one sent anew under the same id stays.
+        """
+        rows = [(self.name, request_id, received_at.timestamp()) for request_id, received_at in requests]
+        await self._change_all(_WITHDRAW, rows)
+
+    def _accept(self, connection: sqlite3.Connection, frame: Frame, *, again: bool, anew: bool) -> list[Frame]:
+        now = time.time()
+        known = self._is_known(connection, frame, now)
+        if anew:
+            connection.execute(_REPLACE, (self.name, frame.request_id))
+        elif known and (not again or self._holds(connection, frame)):
+            return []
+        body = frame.to_bytes()
+        dropped = self._make_room(connection, frame, len(body), now)
+        self._skip(connection, dropped)
+        insert(connection, self.name, [body], sender=frame.camera, request_id=frame.request_id)
+        self._note(connection, frame, now)
+        if self._results is not None:
+            self._results.note_expected(connection, frame)
+        return dropped
+
+    def _is_known(self, connection: sqlite3.Connection, frame: Frame, now: float) -> bool:
+        query = "SELECT content_sha256, enroll_as FROM seen WHERE request_id = ? AND accepted_at > ?"
+        row = connection.execute(query, (frame.request_id, now - self._window)).fetchone()
+        if row is not None and row != (frame.content_sha256, frame.enroll_as):
+            detail = (
+                f"request id {frame.request_id!r} was used for another picture or purpose "
+                f"in the last {self._window:.0f} s: choose another id"
+            )
+            raise IntakeError("id_conflict", detail)
+        if row is None:
+            return False
+        return self._results is None or not self._results.invites_again(connection, frame.request_id)
+
+    def _holds(self, connection: sqlite3.Connection, frame: Frame) -> bool:
+        query = "SELECT 1 FROM messages WHERE queue = ? AND request_id = ?"
+        return connection.execute(query, (self.name, frame.request_id)).fetchone() is not None
+
+    def _skip(self, connection: sqlite3.Connection, dropped: Sequence[Frame]) -> None:
+        """Forget that the frames were accepted, and answer them."""
+        connection.executemany("DELETE FROM seen WHERE request_id = ?", [(frame.request_id,) for frame in dropped])
+        if self._responses is not None:
+            insert(connection, self._responses.name, [_skipped(frame).to_bytes() for frame in dropped])
+
+    def _make_room(self, connection: sqlite3.Connection, frame: Frame, size: int, now: float) -> list[Frame]:
+        (_, held) = totals(connection, self.name)
+        excess = held + size - self._max_bytes
+        dropped: list[Frame] = []
+        while excess > 0:
+            oldest = self._oldest_of(connection, frame.camera, now)
+            if self._policy == "all" or oldest is None:
+                detail = (
+                    f"the {self.name} holds {held:,} of at most {self._max_bytes:,} bytes, the frame needs {size:,}: "
+                    f"send later, or smaller pictures, or raise FACEWIRE_{self.name.upper()}_BYTES"
+                )
+                raise IntakeError("overloaded", detail)
+            number, freed, body = oldest
+            connection.execute("DELETE FROM messages WHERE id = ?", (number,))
+            dropped.append(Frame.from_bytes(body).model_copy(update={"content": b""}))
+            excess -= freed
+        return dropped
+
+    def _oldest_of(
+        self, connection: sqlite3.Connection, camera: str | None, now: float
+    ) -> tuple[int, int, bytes] | None:
+        query = """
+            SELECT id, size, body FROM messages JOIN bodies USING (id)
+            WHERE queue = ? AND sender = ? AND (receipt IS NULL OR visible_at <= ?) ORDER BY id LIMIT 1"""
+        row: tuple[int, int, bytes] | None = connection.execute(query, (self.name, camera, now)).fetchone()
+        return row
+
+    def _note(self, connection: sqlite3.Connection, frame: Frame, now: float) -> None:
+        """Note the request as of its receipt, so that no hand-over lengthens its window; as of now if that is over."""
+        note = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)"
+        received_at = frame.received_at.timestamp()
+        accepted_at = received_at if received_at > now - self._window else now
+        connection.execute(note, (frame.request_id, frame.content_sha256, frame.enroll_as, accepted_at))
+        prune = """DELETE FROM seen WHERE request_id IN
+                   (SELECT request_id FROM seen WHERE accepted_at <= ? ORDER BY accepted_at LIMIT ?)"""
+        connection.execute(prune, (now - self._window, _PRUNE))
+
+
+def _skipped(frame: Frame) -> RecognizedFaces:
+    reason = IntakeError("skipped", "newer frames of the camera took its place: the inbox is full")
+    return failed(frame, reason, source="edge")

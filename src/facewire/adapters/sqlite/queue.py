@@ -1,0 +1,283 @@
+"""A queue in an SQLite file: leases, retries, dead letters; several named queues share one database."""
+
+import asyncio
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from facewire.adapters.sqlite.database import Database
+from facewire.domain.errors import QueueError, StoreError
+from facewire.domain.messages import MAX_MESSAGE_BYTES
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+#: A queue looks this often for messages that another process may have sent.
+POLL_SECONDS = 1.0
+#: The dead letters of a queue are a queue of this name behind its own.
+DEAD_SUFFIX = ".dead"
+#: Dead letters nobody drains are kept this long, the default of SQS, and up to this size.
+DEAD_SECONDS = 4 * 86_400.0
+DEAD_BYTES = 64 * 1024 * 1024
+#: A queue that is received from looks this often for dead letters that are too old.
+TRIM_SECONDS = 60.0
+
+_RETURN_DUE = "UPDATE messages SET visible_at = 0 WHERE queue = ? AND visible_at > 0 AND visible_at <= ?"
+_BURY = """
+    UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
+    WHERE id = ? AND receipt = ?"""
+_BURY_DUE = """
+    UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
+    WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
+_ACKNOWLEDGE = "DELETE FROM messages WHERE id = ? AND receipt = ?"
+_GIVE_BACK = """
+    UPDATE messages SET visible_at = ?, receipt = NULL, receives = receives - ? WHERE id = ? AND receipt = ?"""
+_END_LEASES = "UPDATE messages SET visible_at = ? WHERE queue = ? AND visible_at > 0 AND receipt IS NOT NULL"
+_NEXT = """
+    SELECT id, receives, body FROM messages JOIN bodies USING (id)
+    WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT ?"""
+_NEXT_DUE = "SELECT min(visible_at) FROM messages WHERE queue = ? AND visible_at > 0"
+_LEND = "UPDATE messages SET visible_at = ?, receipt = id || ':' || ?, receives = receives + 1 WHERE id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many messages wait (delayed ones included), are lent, and lie dead; `bytes` of those waiting and lent."""
+
+    waiting: int
+    leased: int
+    dead: int
+    bytes: int
+
+
+class SqliteQueue(Queue):
+    """The queue `name` of `database`. A lease ends after `lease_seconds` unless it is extended.
+
+    Messages come oldest first, those returned before newer ones. A lease that ran out is still good as long as nobody
+    else has received the message. A message that comes back unacknowledged from its fifth lease goes to the
+    dead letters, which are a queue themselves: `dead_letters()`. The oldest of them leave after four days, or where
+    they have more than 64 MiB.
+    """
+
+    def __init__(self, database: Database, name: str, *, lease_seconds: float = 30.0) -> None:
+        self.name = name
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._dead = name + DEAD_SUFFIX
+        self._signal = database.signal(f"queue:{name}")
+        self._trim_at = 0.0
+
+    def dead_letters(self) -> "SqliteQueue":
+        """Return the queue of the dead letters; in it messages are lent without limit until acknowledged."""
+        return SqliteQueue(self._database, self._dead, lease_seconds=self._lease_seconds)
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        """Keep each of `bodies` durably before returning, all or none; QueueError `too_large` over 1,000,000 bytes."""
+        for body in bodies:
+            _check_size(body)
+        await self._write(lambda connection: insert(connection, self.name, bodies), durable=True)
+        self.announce()
+
+    def commits_with(self, queue: Queue) -> bool:
+        """Return whether `hand_on` may send to `queue`: it must be in the same file."""
+        return isinstance(queue, SqliteQueue) and queue._database is self._database  # noqa: SLF001 - of this class
+
+    async def hand_on(self, leases: Sequence[Lease], sends: Sequence[tuple[Queue, Sequence[bytes]]]) -> None:
+        """Send to each queue of `sends` and acknowledge `leases`, all or nothing; QueueError `too_large` as `send`.
+
+        It need not be on the disk at once: a power failure takes back both, and the leased messages are there again.
+        """
+        queues = [(queue, bodies) for queue, bodies in sends if isinstance(queue, SqliteQueue)]
+        for body in (body for _, bodies in queues for body in bodies):
+            _check_size(body)
+        keys = [_key(lease) for lease in leases]
+
+        def change(connection: sqlite3.Connection) -> None:
+            for queue, bodies in queues:
+                insert(connection, queue.name, bodies)
+            connection.executemany(_ACKNOWLEDGE, keys)
+
+        await self._write(change)
+        for queue, _ in queues:
+            queue.announce()
+
+    def announce(self) -> None:
+        """Wake those who wait to receive, after messages were put in by a change of the caller's (`insert`)."""
+        self._signal.notify()
+
+    async def receive(self, limit: int, *, wait: float) -> list[Lease]:
+        """Return up to `limit` messages, oldest first, waiting up to `wait` seconds for the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while True:
+            sent = self._signal.event
+            leases, due_in = await self._lend(limit)
+            remaining = deadline - loop.time()
+            if leases or remaining <= 0:
+                return leases
+            await _wait(sent, min(remaining, due_in, POLL_SECONDS))
+
+    async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
+        """Make the leases end `seconds` from now. A lease that has already ended is passed over."""
+        until = time.time() + seconds
+        rows = [(until, *_key(lease)) for lease in leases]
+        await self._change_all("UPDATE messages SET visible_at = ? WHERE id = ? AND receipt = ?", rows)
+
+    async def acknowledge(self, leases: Sequence[Lease]) -> None:
+        """Delete the messages. A lease that has already ended is passed over."""
+        await self._change_all(_ACKNOWLEDGE, [_key(lease) for lease in leases])
+
+    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+        """Let others receive the messages again, `delay` seconds from now; if `unused` the receive does not count."""
+        due = time.time() + delay
+        rows = [(due, int(unused), *_key(lease)) for lease in leases]
+        await self._change_all(_GIVE_BACK, rows)
+        self._signal.notify()
+
+    async def bury(self, lease: Lease, reason: str) -> None:
+        """Move the message to the dead letters, with the reason. A lease that has already ended is passed over."""
+        key = _key(lease)
+
+        def change(connection: sqlite3.Connection) -> None:
+            now = time.time()
+            connection.execute(_BURY, (self._dead, now, reason, *key))
+            self._trim_dead(connection, now)
+
+        await self._write(change)
+        self._database.signal(f"queue:{self._dead}").notify()
+
+    async def end_leases(self) -> None:
+        """End all leases now: for the queue's only consumer, at its start, where a process before it was killed."""
+        await self._change_all(_END_LEASES, [(time.time(), self.name)])
+        self._signal.notify()
+
+    async def depth(self) -> QueueDepth:
+        """Return how much the queue holds."""
+        with _as_queue_errors():
+            return await self._database.read(self._count)
+
+    def _count(self, connection: sqlite3.Connection) -> QueueDepth:
+        total, size = totals(connection, self.name)
+        lent = "SELECT count(receipt) FROM messages WHERE queue = ? AND visible_at > ?"
+        (leased,) = connection.execute(lent, (self.name, time.time())).fetchone()
+        return QueueDepth(total - leased, leased, totals(connection, self._dead)[0], size)
+
+    async def _lend(self, limit: int) -> tuple[list[Lease], float]:
+        """Lend up to `limit` messages; return them and the seconds until one lent before may come back."""
+        token = secrets.token_hex(16)
+        try:
+            return await self._write(lambda connection: self._take(connection, limit, token))
+        except asyncio.CancelledError:
+            # The messages may be lent already, to nobody now.
+            await self._write(lambda connection: self._take_back(connection, token))
+            self._signal.notify()
+            raise
+
+    def _take(self, connection: sqlite3.Connection, limit: int, token: str) -> tuple[list[Lease], float]:
+        now = time.time()
+        due = self._next_due(connection)
+        if due is not None and due <= now:
+            self._bring_back(connection, now)
+            due = self._next_due(connection)
+        if now >= self._trim_at:
+            self._trim_dead(connection, now)
+        rows = connection.execute(_NEXT, (self.name, limit)).fetchall()
+        until = now + self._lease_seconds
+        connection.executemany(_LEND, [(until, token, number) for number, _, _ in rows])
+        leases = [Lease(f"{number}:{token}", body, receives + 1) for number, receives, body in rows]
+        return leases, POLL_SECONDS if due is None else max(0.0, due - now)
+
+    def _next_due(self, connection: sqlite3.Connection) -> float | None:
+        due: float | None
+        (due,) = connection.execute(_NEXT_DUE, (self.name,)).fetchone()
+        return due
+
+    def _bring_back(self, connection: sqlite3.Connection, now: float) -> None:
+        if not self.name.endswith(DEAD_SUFFIX):
+            reason = f"received {MAX_RECEIVES} times and never acknowledged"
+            connection.execute(_BURY_DUE, (self._dead, now, reason, self.name, now, MAX_RECEIVES))
+            self._trim_dead(connection, now)
+        connection.execute(_RETURN_DUE, (self.name, now))
+
+    def _trim_dead(self, connection: sqlite3.Connection, now: float) -> None:
+        self._trim_at = now + TRIM_SECONDS
+        (_, size) = totals(connection, self._dead)
+        oldest = "SELECT id, size, buried_at FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT 1"
+        while row := connection.execute(oldest, (self._dead,)).fetchone():
+            if size <= DEAD_BYTES and row[2] > now - DEAD_SECONDS:
+                return
+            connection.execute("DELETE FROM messages WHERE id = ?", row[:1])
+            size -= row[1]
+            _log.warning("dead_letter_dropped", queue=self.name, size=row[1], dead_bytes=size)
+
+    def _take_back(self, connection: sqlite3.Connection, token: str) -> None:
+        undo = """UPDATE messages SET visible_at = 0, receipt = NULL, receives = receives - 1
+                  WHERE queue = ? AND visible_at > 0 AND receipt = id || ':' || ?"""
+        connection.execute(undo, (self.name, token))
+
+    async def _change_all(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        def change(connection: sqlite3.Connection) -> None:
+            connection.executemany(statement, rows)
+
+        await self._write(change)
+
+    async def _write(self, change: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        with _as_queue_errors():
+            return await self._database.write(change, durable=durable)
+
+
+def insert(
+    connection: sqlite3.Connection,
+    queue: str,
+    bodies: Sequence[bytes],
+    *,
+    sender: str | None = None,
+    request_id: str | None = None,
+) -> None:
+    """Put messages into the queue, within a change of the caller's."""
+    row = "INSERT INTO messages (queue, sender, request_id, size) VALUES (?, ?, ?, ?)"
+    for body in bodies:
+        number = connection.execute(row, (queue, sender, request_id, len(body))).lastrowid
+        connection.execute("INSERT INTO bodies VALUES (?, ?)", (number, body))
+
+
+def totals(connection: sqlite3.Connection, queue: str) -> tuple[int, int]:
+    """Return how many messages the queue holds, lent ones included, and their bytes."""
+    row = connection.execute("SELECT messages, bytes FROM queue_totals WHERE queue = ?", (queue,)).fetchone()
+    return (0, 0) if row is None else (row[0], row[1])
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > MAX_MESSAGE_BYTES:
+        detail = f"the message has {len(body):,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}: send it smaller"
+        raise QueueError("too_large", detail)
+
+
+def _key(lease: Lease) -> tuple[int, str]:
+    number, _, token = lease.receipt.partition(":")
+    if not number.isdecimal() or not token:
+        raise QueueError("bad_receipt", "the receipt is of another queue: use the one that the lease came with")
+    return int(number), lease.receipt
+
+
+@contextmanager
+def _as_queue_errors() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise QueueError(error.code, error.detail) from error
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

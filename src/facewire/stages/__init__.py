@@ -1,0 +1,1 @@
+"""The work on one message: Frame -> DetectedFaces -> RecognizedFaces. No I/O."""

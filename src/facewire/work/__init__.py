@@ -1,0 +1,1 @@
+"""How stages and stores are driven: consume, retry, forward, keep the gallery in step."""
