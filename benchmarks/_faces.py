@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewire.domain.messages import DetectedFace, Frame
+from facewire.domain.quality_gate import ENROLMENT, RECOGNITION, Gate, refusals
 from facewire.stages.detect import FaceDetector
 from facewire.vision.alignment import align
 from facewire.vision.embedder import Embedder
 from facewire.vision.facecrop import FaceInCrop
 from facewire.vision.models import load_detector
-from facewire.vision.quality import ENROLMENT, RECOGNITION, Gate, refusals
 
 BATCH = 64
 #: LFW pictures are 250 px wide and show their person in the middle.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from facewire.adapters.aws.clients import dynamodb_client
-from facewire.adapters.aws.dynamodb import Table, ensure_table
+from facewire.adapters.aws.dynamodb.schema import ensure_table
+from facewire.adapters.aws.dynamodb.table import Table
 from facewire.runtime.settings import StoreSettings
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from facewire.adapters.aws.clients import dynamodb_client, s3_client, sqs_client
-from facewire.adapters.aws.dynamodb import DynamoDbResultStore, Table, ensure_table, indexes_of
+from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb.schema import ensure_table, indexes_of
+from facewire.adapters.aws.dynamodb.table import Table
 from facewire.adapters.aws.provision import ensure_bucket, ensure_queue
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.domain.messages import RecognizedFaces

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from dynamodb_tables import RawTable, raw_table
-from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore, Table, ensure_table
+from facewire.adapters.aws.dynamodb.gallery import DynamoDbGalleryStore
 from facewire.adapters.aws.dynamodb.items import Item, Key, Value, Write
-from facewire.adapters.aws.dynamodb.schema import CHANGES, DELETED, GALLERY
+from facewire.adapters.aws.dynamodb.schema import CHANGES, DELETED, GALLERY, ensure_table
+from facewire.adapters.aws.dynamodb.table import Table
 from facewire.domain.errors import GalleryError
 from facewire.domain.messages import FaceCrop, now
 from facewire.domain.ports import EnrolledFace

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dynamodb_tables import RawTable, raw_table
-from facewire.adapters.aws.dynamodb import DynamoDbResultStore
 from facewire.adapters.aws.dynamodb.history import History
+from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
 from facewire.adapters.aws.dynamodb.rows import Row
 from facewire.adapters.aws.dynamodb.schema import DAYS, FORGOTTEN
 from facewire.domain.messages import (

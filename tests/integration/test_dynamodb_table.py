@@ -10,8 +10,11 @@ from structlog.testing import capture_logs
 from aws_emulator import free_port
 from dynamodb_tables import RawTable, dynamodb_settings, raw_table
 from facewire.adapters.aws.clients import dynamodb_client
-from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, ensure_table, indexes_of
-from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.aws.dynamodb.gallery import DynamoDbGalleryStore
+from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb.schema import ensure_table, indexes_of
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.adapters.stores import open_stores
 from facewire.domain.errors import StoreError
 from facewire.domain.messages import Frame, RecognizedFaces

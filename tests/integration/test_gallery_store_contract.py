@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dynamodb_tables import dynamodb_table
-from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore
+from facewire.adapters.aws.dynamodb.gallery import DynamoDbGalleryStore
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.domain.errors import GalleryError
 from facewire.domain.messages import FaceCrop, now
 from facewire.domain.ports import EnrolledFace, GalleryStore, PersonSummary

@@ -9,7 +9,7 @@ import pytest
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue
-from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, now
 from facewire.domain.queue_ports import MAX_RECEIVES
 from facewire_gateway.delivery import drain

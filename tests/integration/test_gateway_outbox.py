@@ -10,7 +10,7 @@ import pytest
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
-from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import IntakeError, StoreError
 from facewire.domain.messages import Failure, Frame, RecognizedFaces, now
 from facewire_gateway.delivery.outbox import Outbox

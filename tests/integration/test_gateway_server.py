@@ -15,9 +15,10 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue
-from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import SettingsError
 from facewire.domain.messages import Frame, RecognizedFaces
 from facewire.runtime.settings import GatewaySettings

@@ -11,7 +11,7 @@ import pytest
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue, insert
-from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import IntakeError, QueueError
 from facewire.domain.messages import Failure, Frame, RecognizedFaces, now
 from facewire.domain.ports import ResultQuery

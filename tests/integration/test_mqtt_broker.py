@@ -133,7 +133,7 @@ async def test_it_comes_back_when_its_process_dies() -> None:
 
 PARENT = """
 import asyncio
-from facewire.logs import configure_logging
+from facewire.runtime.logs import configure_logging
 from facewire_standalone.broker import embedded_broker
 
 async def main():

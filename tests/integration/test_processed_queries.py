@@ -19,7 +19,7 @@ import duckdb
 import pytest
 
 from dynamodb_tables import dynamodb_table
-from facewire.adapters.aws.dynamodb import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
 from facewire.domain.archive import PREFIX, ProcessedFrame
 from facewire.domain.messages import (
     FAILED,

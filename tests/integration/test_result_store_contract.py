@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dynamodb_tables import dynamodb_table
-from facewire.adapters.aws.dynamodb import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import StoreError
 from facewire.domain.messages import (
     FAILED,

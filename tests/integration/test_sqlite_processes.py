@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue
-from facewire.adapters.sqlite.stores import SqliteGalleryStore
 from facewire.domain.errors import StoreError
 from facewire.domain.messages import Frame
 
@@ -20,8 +20,8 @@ from facewire.domain.messages import Frame
 _SENDER = """
 import asyncio, sys
 from pathlib import Path
-from facewire.queues.sqlite import SqliteQueue
-from facewire.sqlite import Database
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.database import Database
 
 async def send(queue, names):
     for name in names:
@@ -41,10 +41,10 @@ asyncio.run(main(*sys.argv[1:]))
 _WORKER = """
 import asyncio, sys
 from pathlib import Path
-from facewire.messages import Frame
-from facewire.queues.inbox import Inbox
-from facewire.queues.sqlite import SqliteQueue
-from facewire.sqlite import Database
+from facewire.domain.messages import Frame
+from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.database import Database
 
 async def main(path):
     async with Database.open(Path(path)) as database:

@@ -8,7 +8,7 @@ import pytest
 #: Touches 8 MiB in small blocks in each of six threads that run at the same time; prints glibc's count of heaps.
 _PROGRAM = """
 import ctypes, sys, threading
-from facewire.allocator import keep_memory_level
+from facewire.runtime.allocator import keep_memory_level
 if sys.argv[1] == "level":
     keep_memory_level()
 libc = ctypes.CDLL(None)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from facewire.adapters.gallery_file import GalleryRows, read_gallery, write_gallery
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.domain.errors import GalleryError, SettingsError
 from facewire_standalone.commands.gallery_commands import (
     enrolled_faces,

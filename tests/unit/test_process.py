@@ -10,9 +10,9 @@ from facewire.runtime.exits import leaves, tell
 
 _PROGRAM = """
 import asyncio, os, signal
-from facewire.errors import ModelError, QueueError
-from facewire.process import run_service
-from facewire.settings import MqttSettings
+from facewire.domain.errors import ModelError, QueueError
+from facewire.runtime.process import run_service
+from facewire.runtime.settings import MqttSettings
 
 async def service(settings, stop):
     {body}

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from facewire.domain.messages import FaceQuality
-from facewire.vision.quality import ENROLMENT, RECOGNITION, assess, refusals
+from facewire.domain.quality_gate import ENROLMENT, RECOGNITION, refusals
+from facewire.vision.quality import assess
 
 #: A head as the code has it, eye distance 60 px.
 HEAD = 60 * np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.566, 0.42], [-0.446, 1.066, 0.03], [0.446, 1.066, 0.03]])

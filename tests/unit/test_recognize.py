@@ -20,11 +20,11 @@ from facewire.domain.messages import (
     now,
 )
 from facewire.domain.names import face_id
+from facewire.domain.quality_gate import ENROLMENT, RECOGNITION
 from facewire.stages.recognize import FaceRecognizer, Recognition
 from facewire.vision.facecrop import FaceInCrop
 from facewire.vision.imagecodec import encode_jpeg
 from facewire.vision.models import ATTRIBUTES
-from facewire.vision.quality import ENROLMENT, RECOGNITION
 from pipeline_fakes import ColourEmbedder
 
 RED, GREEN, BLUE, BROWN = (230, 20, 20), (20, 230, 20), (20, 20, 230), (150, 110, 20)

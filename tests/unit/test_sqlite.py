@@ -267,8 +267,8 @@ async def test_space_is_used_again_and_the_log_stays_bounded_while_readers_read(
 
 
 async def test_a_backlog_that_is_gone_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire.sqlite.SPARE_PAGES", 1 * MIB // PAGE_BYTES)
-    monkeypatch.setattr("facewire.sqlite.SHRINK_SECONDS", 0.0)
+    monkeypatch.setattr("facewire.adapters.sqlite.database.SPARE_PAGES", 1 * MIB // PAGE_BYTES)
+    monkeypatch.setattr("facewire.adapters.sqlite.database.SHRINK_SECONDS", 0.0)
     path = tmp_path / "facewire.db"
     async with Database.open(path) as database:
         await database.write(lambda connection: insert(connection, "test", [bytes(100_000)] * 60))

@@ -8,8 +8,8 @@ import pytest
 
 from facewire.adapters.sqlite import gallery as sqlite_gallery
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.results import _OVERDUE, _page_statement
-from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
+from facewire.adapters.sqlite.results import _OVERDUE, SqliteResultStore, _page_statement
 from facewire.domain.errors import GalleryError
 from facewire.domain.messages import FaceCrop, RecognizedFace, RecognizedFaces, now
 from facewire.domain.ports import EnrolledFace, ResultQuery

@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from facewire.adapters.aws.clients import dynamodb_client
-from facewire.adapters.aws.dynamodb import DynamoDbGalleryStore, DynamoDbResultStore, Table, indexes_of
+from facewire.adapters.aws.dynamodb.gallery import DynamoDbGalleryStore
+from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb.schema import indexes_of
+from facewire.adapters.aws.dynamodb.table import Table
 from facewire.domain.ports import GalleryStore, ResultStore
 from facewire_lambda.settings import LambdaSettings
 

@@ -13,9 +13,10 @@ import structlog
 from facewire.adapters.mqtt.connection import MqttConnection
 from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue
-from facewire.adapters.sqlite.stores import SqliteGalleryStore, SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import QueueError
 from facewire.runtime.background import background
 from facewire.runtime.cores import usable_cores

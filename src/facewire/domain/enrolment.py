@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from facewire.domain.messages import Box, DetectedFace, FaceQuality
-from facewire.vision.quality import ENROLMENT, refusals
+from facewire.domain.quality_gate import ENROLMENT, refusals
 
 #: A face this many times as large in area as the next one is the one that is meant.
 CLEARLY_LARGER = 2.0

@@ -25,12 +25,13 @@ from facewire.domain.messages import (
 )
 from facewire.domain.names import face_id
 from facewire.domain.ports import EnrolledFace
+from facewire.domain.quality_gate import RECOGNITION, refusals
 from facewire.domain.timing import StepClock, milliseconds_between
 from facewire.vision.alignment import align
 from facewire.vision.attributes import AttributeModel
 from facewire.vision.embedder import Embedder, ModelSpec
 from facewire.vision.facecrop import FaceInCrop
-from facewire.vision.quality import RECOGNITION, assess, refusals
+from facewire.vision.quality import assess
 
 _DIGITS = 4
 

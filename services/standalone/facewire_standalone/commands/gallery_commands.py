@@ -13,7 +13,7 @@ from rich.text import Text
 
 from facewire.adapters.gallery_file import GalleryRows, read_gallery, write_gallery
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.domain.errors import SettingsError
 from facewire.domain.messages import now
 from facewire.domain.names import face_id

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.domain.errors import FacewireError
 from facewire.domain.gallery import Gallery
 from facewire.domain.messages import FAILED, Failure, Frame, RecognizedFaces, no_face

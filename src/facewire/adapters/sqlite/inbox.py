@@ -8,7 +8,7 @@ from typing import Literal
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue, insert, totals
-from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import IntakeError, QueueError, StoreError
 from facewire.domain.messages import Frame, RecognizedFaces, failed
 
