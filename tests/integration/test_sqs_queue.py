@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
 import pytest
@@ -16,8 +17,8 @@ from facewire.domain.errors import DetectError, FacewireError, QueueError
 from facewire.domain.messages import Frame, Source
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease, PartialError
 from facewire.runtime.settings import AwsSettings
-from facewire.work.consumer import Limits, Outcome, Worker
-from facewire.work.delivery import Outgoing
+from facewire.work.consumer import Policy, consume
+from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage
 from pipeline_fakes import eventually
 
 
@@ -182,25 +183,25 @@ async def test_queues_that_a_restart_forgot_are_made_again(tmp_path: Path) -> No
     assert [log["queues"] for log in logs if log["log_level"] == "warning"] == [["q", "q-dead"]]
 
 
-class SlowStage:
+class SlowStage(Stage[Frame]):
     """Answers each frame with its request id after `seconds`."""
 
-    error: type[FacewireError] = DetectError
-    source: Source = "edge"
+    error: ClassVar[type[FacewireError]] = DetectError
+    source: ClassVar[Source] = "edge"
 
     def __init__(self, answers: SqsQueue, seconds: float) -> None:
-        self.answers = answers
+        super().__init__(answers)
         self.seconds = seconds
         self.worked_on: list[str] = []
 
     def read(self, body: bytes) -> Frame:
         return Frame.model_validate_json(body)
 
-    async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
-        ids = [self.read(body).request_id for body in bodies]
+    async def handle(self, messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
+        ids = [message.content.request_id for message in messages]
         self.worked_on += ids
         await asyncio.sleep(self.seconds)
-        return [[Outgoing(self.answers, request_id.encode())] for request_id in ids]
+        return [Done([Outgoing(self.responses, request_id.encode())]) for request_id in ids]
 
 
 def frame(number: int) -> bytes:
@@ -211,10 +212,10 @@ def frame(number: int) -> bytes:
 
 
 @asynccontextmanager
-async def working(stage: SlowStage, queue: SqsQueue, limits: Limits) -> AsyncIterator[asyncio.Event]:
+async def working(stage: SlowStage, queue: SqsQueue, policy: Policy) -> AsyncIterator[asyncio.Event]:
     stop = asyncio.Event()
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        group.create_task(Worker(stage, queue, responses=stage.answers, limits=limits).run(stop))
+        group.create_task(consume(queue, stage, policy, stop))
         yield stop
         stop.set()
 
@@ -223,7 +224,7 @@ async def test_a_worker_works_through_a_queue_and_leaves_it_empty(make_queue: Ca
     requests, answers = make_queue(), make_queue()
     await requests.send([frame(number) for number in range(40)])
     stage = SlowStage(answers, 0.0)
-    async with working(stage, requests, Limits(batch_size=8, prefetch=8, receive_seconds=20)):
+    async with working(stage, requests, Policy(batch_size=8, prefetch=8, receive_seconds=20)):
         await eventually(lambda: len(stage.worked_on) == 40)
     got = sorted(lease.body.decode() for lease in await take_all(answers))
     assert got == sorted(f"r{number}" for number in range(40))
@@ -236,7 +237,7 @@ async def test_a_message_in_hand_is_kept_from_others_for_longer_than_its_lease(
     requests, answers = make_queue(lease_seconds=2), make_queue()
     await requests.send([frame(1)])
     stage = SlowStage(answers, 5.0)
-    async with working(stage, requests, Limits(lease_seconds=2, receive_seconds=20, drain_seconds=10)):
+    async with working(stage, requests, Policy(lease_seconds=2, receive_seconds=20, drain_seconds=10)):
         await eventually(lambda: bool(stage.worked_on))
         (answer,) = await answers.receive(1, wait=10)
     assert answer.body == b"r1"
@@ -248,7 +249,7 @@ async def test_a_worker_that_stops_leaves_nothing_in_flight(make_queue: Callable
     requests, answers = make_queue(), make_queue()
     await requests.send([frame(number) for number in range(40)])
     stage = SlowStage(answers, 0.2)
-    async with working(stage, requests, Limits(batch_size=4, prefetch=8, receive_seconds=20)) as stop:
+    async with working(stage, requests, Policy(batch_size=4, prefetch=8, receive_seconds=20)) as stop:
         await eventually(lambda: len(stage.worked_on) >= 8)
         stop.set()
     depth = await requests.depth()

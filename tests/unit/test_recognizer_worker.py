@@ -149,7 +149,7 @@ async def test_outcomes_are_counted() -> None:
     setting.requests.preload(enrolment("Red", "r1"), enrolment("Blue", "r2"))
     await setting.run_until_empty()
     assert done() == before + 2
-    assert REGISTRY.get_sample_value("facewire_messages_in_hand", {"stage": "recognize"}) == 0
+    assert REGISTRY.get_sample_value("facewire_messages_in_flight", {"stage": "recognize"}) == 0
     assert REGISTRY.get_sample_value("facewire_gallery_faces") == 2
 
 

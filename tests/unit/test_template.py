@@ -16,9 +16,9 @@ import facewire_lambda
 from aws_stack import IMAGE, TEMPLATES, expanded, read_template
 from facewire.adapters.aws.dynamodb.schema import INDEXES, TTL
 from facewire.adapters.aws.provision import DEAD_SUFFIX, LARGEST_MESSAGE_BYTES
+from facewire.domain import errors
 from facewire.domain.archive import PREFIX
 from facewire.domain.queue_ports import MAX_RECEIVES
-from facewire.work import consumer as worker
 from facewire_lambda.emf import NAMESPACE
 from facewire_lambda.settings import LambdaSettings
 from facewire_recognizer.settings import RecognizerServiceSettings
@@ -198,7 +198,7 @@ def test_the_state_machine_gives_up_at_once_what_the_workers_do() -> None:
     states = json.loads((TEMPLATES / "statemachine.asl.json").read_text())["States"]
     final, ended, *passing = states["Recognise faces"]["Retry"]
     assert final["MaxAttempts"] == 0
-    assert set(final["ErrorEquals"]) == {error.__name__ for error in worker.FINAL_ERRORS}
+    assert set(final["ErrorEquals"]) == {error.__name__ for error in errors.FINAL_ERRORS}
     assert "Sandbox.Timedout" in ended["ErrorEquals"]
     assert passing[-1]["ErrorEquals"] == ["States.ALL"]
 

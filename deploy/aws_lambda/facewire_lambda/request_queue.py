@@ -15,12 +15,11 @@ from typing import Any
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueues
-from facewire.domain.errors import RecognizeError, StoreError
+from facewire.domain.errors import FINAL_ERRORS, RecognizeError, StoreError
 from facewire.domain.failures import error_name
 from facewire.domain.gallery import Gallery
 from facewire.domain.messages import DetectedFaces, RecognizedFaces
 from facewire.stages.recognize import FaceRecognizer, Recognition
-from facewire.work.consumer import FINAL_ERRORS
 from facewire_lambda.batch import Record, batch_result
 from facewire_lambda.emf import Metrics
 from facewire_lambda.people import People, open_people

@@ -9,8 +9,7 @@ from facewire.domain.errors import FacewireError, QueueError, RecognizeError
 from facewire.domain.failures import answer_unread, error_name, error_origin, last_error
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, failed
 from facewire.domain.queue_ports import MAX_RECEIVES, Queue, Sender
-from facewire.runtime.backoff import jittered
-from facewire.work.consumer import RETRY_SECONDS
+from facewire.work.retry import RetryStrategy
 from facewire_lambda.batch import Record
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses, answer_body
@@ -44,7 +43,7 @@ class Retries:
         try:
             if lease.receives >= MAX_RECEIVES:
                 return answer is not None and await self._give_up(answer)
-            delay = jittered(RETRY_SECONDS[min(lease.receives, len(RETRY_SECONDS)) - 1])
+            delay = RetryStrategy().delay(lease.receives)
             await self._queue.give_back([lease], delay=delay)
         except QueueError as queue_error:
             _log.warning("it comes again when its lease ends", error=error_name(queue_error))

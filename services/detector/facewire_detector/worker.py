@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from typing import ClassVar
 
 import structlog
 
@@ -13,8 +14,8 @@ from facewire.domain.timing import milliseconds_between
 from facewire.runtime import metrics
 from facewire.runtime.settings import DetectorSettings
 from facewire.stages.detect import FaceDetector
-from facewire.work.consumer import Limits, Outcome, Worker, worker_threads
-from facewire.work.delivery import Outgoing
+from facewire.work.consumer import Policy, consume, worker_threads
+from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage
 
 _STEPS = ("inbox", "decode", "detect", "crop")
 
@@ -37,7 +38,7 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
     It has as many threads of its own unless it is given some that it shares.
     """
     threads = settings.detector_threads
-    limits = Limits(
+    policy = Policy(
         # One frame more than there are threads waits in the executor, so that no thread waits for the event loop.
         concurrency=threads + 1,
         prefetch=2 * threads,
@@ -46,38 +47,38 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
     )
     async with worker_threads(threads, "detect", shared=shared_threads) as executor:
         stage = DetectStage(detector, executor, requests=requests, responses=responses)
-        await Worker(stage, inbox, responses=responses, limits=limits).run(stop)
+        await consume(inbox, stage, policy, stop)
 
 
-class DetectStage:
+class DetectStage(Stage[Frame]):
     """Frame -> DetectedFaces for the recognizer, or the answer `No-Face`, which needs no recognizer."""
 
-    error: type[FacewireError] = DetectError
-    source: Source = "edge"
+    error: ClassVar[type[FacewireError]] = DetectError
+    source: ClassVar[Source] = "edge"
 
     def __init__(self, detector: FaceDetector, executor: Executor, *, requests: Queue, responses: Queue) -> None:
+        super().__init__(responses)
         self._detector = detector
         self._executor = executor
         self._requests = requests
-        self._responses = responses
 
     def read(self, body: bytes) -> Frame:
         """Return the frame in `body`; IntakeError where there is none."""
         return Frame.from_bytes(body)
 
-    async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
+    async def handle(self, messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
         """Detect the faces of each frame, in the executor: reading a frame takes milliseconds as well."""
         loop = asyncio.get_running_loop()
-        return [[await loop.run_in_executor(self._executor, self._detect, body)] for body in bodies]
+        return [Done([await loop.run_in_executor(self._executor, self._detect, message)]) for message in messages]
 
-    def _detect(self, body: bytes) -> Outgoing:
-        detected = self._detector(self.read(body))
+    def _detect(self, message: Message[Frame]) -> Outgoing:
+        detected = self._detector(message.content)
         metrics.observe_steps("detect", detected.timings_ms, _STEPS)
         facts = {"faces": len(detected.faces), "dropped": detected.faces_dropped, "timings_ms": detected.timings_ms}
         _log.debug("faces detected", request_id=detected.request_id, **facts)
         if detected.faces:
             return Outgoing(self._requests, detected.to_bytes())
-        return Outgoing(self._responses, no_face(_with_total(detected)).to_bytes())
+        return Outgoing(self.responses, no_face(_with_total(detected)).to_bytes())
 
 
 def _with_total(detected: DetectedFaces) -> DetectedFaces:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from typing import ClassVar
 
 import structlog
 
@@ -14,9 +15,9 @@ from facewire.domain.queue_ports import Queue
 from facewire.runtime import metrics
 from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer, Recognition
-from facewire.work.consumer import Limits, Outcome, Worker, worker_threads
-from facewire.work.delivery import Outgoing
+from facewire.work.consumer import Policy, consume, worker_threads
 from facewire.work.gallery_sync import GallerySync
+from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage
 from facewire_recognizer.copies import is_answered
 
 _STEPS = ("queue", "align", "embed", "match", "total")
@@ -41,7 +42,7 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
     not seen are embedded first. A message whose request `results` shows to be answered is a copy, and passed over.
     Raises StoreError where the gallery cannot be read at the start.
     """
-    limits = Limits(
+    policy = Policy(
         concurrency=settings.recognizer_threads,
         batch_size=settings.batch_messages,
         batch_wait_seconds=settings.batch_wait_seconds,
@@ -60,14 +61,14 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
         stage = RecognizeStage(
             recognizer, executor, responses=responses, gallery_store=gallery_store, results=results, sync=sync
         )
-        await Worker(stage, requests, responses=responses, limits=limits).run(stop)
+        await consume(requests, stage, policy, stop)
 
 
-class RecognizeStage:
+class RecognizeStage(Stage[DetectedFaces]):
     """DetectedFaces -> RecognizedFaces; an enrolled face is stored before its answer is sent."""
 
-    error: type[FacewireError] = RecognizeError
-    source: Source = "cloud"
+    error: ClassVar[type[FacewireError]] = RecognizeError
+    source: ClassVar[Source] = "cloud"
 
     def __init__(  # noqa: PLR0913 - what the stage stands on, all but the first two named
         self,
@@ -79,9 +80,9 @@ class RecognizeStage:
         results: ResultStore | None,
         sync: GallerySync,
     ) -> None:
+        super().__init__(responses)
         self._recognizer = recognizer
         self._executor = executor
-        self._responses = responses
         self._gallery_store = gallery_store
         self._results = results
         self._sync = sync
@@ -90,12 +91,12 @@ class RecognizeStage:
         """Return the message in `body`; RecognizeError where there is none."""
         return DetectedFaces.from_bytes(body)
 
-    async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
+    async def handle(self, messages: Sequence[Message[DetectedFaces]]) -> Sequence[Outcome]:
         """Recognise the faces of all messages as one batch, then store who was enrolled."""
         loop = asyncio.get_running_loop()
-        read = await loop.run_in_executor(self._executor, lambda: [self._read_or_error(body) for body in bodies])
-        messages = await asyncio.gather(*(self._unless_copy(message) for message in read))
-        results = await loop.run_in_executor(self._executor, self._recognize, messages, self._sync.gallery)
+        read = await loop.run_in_executor(self._executor, lambda: [_content(message) for message in messages])
+        new = await asyncio.gather(*(self._unless_copy(message) for message in read))
+        results = await loop.run_in_executor(self._executor, self._recognize, new, self._sync.gallery)
         outcomes = await asyncio.gather(*(self._keep(result) for result in results))
         if any(isinstance(result, Recognition) and result.enrolled for result in results):
             await self._sync.refresh_or_log()
@@ -116,16 +117,10 @@ class RecognizeStage:
         recognitions = iter(self._recognizer(new, gallery))
         return [next(recognitions) if isinstance(message, DetectedFaces) else message for message in messages]
 
-    def _read_or_error(self, body: bytes) -> DetectedFaces | RecognizeError:
-        try:
-            return self.read(body)
-        except RecognizeError as error:
-            return error
-
     async def _keep(self, result: Recognition | RecognizeError | None) -> Outcome:
         """Store the enrolled face if there is one; return the answer to send, or why there is none."""
         if result is None:
-            return []
+            return Done()
         if isinstance(result, RecognizeError):
             return result
         try:
@@ -134,7 +129,14 @@ class RecognizeStage:
         except FacewireError as error:
             return error
         _note(result.answer)
-        return [Outgoing(self._responses, result.answer.to_bytes())]
+        return Done([Outgoing(self.responses, result.answer.to_bytes())])
+
+
+def _content(message: Message[DetectedFaces]) -> DetectedFaces | RecognizeError:
+    try:
+        return message.content
+    except RecognizeError as error:
+        return error
 
 
 def _note(answer: RecognizedFaces) -> None:

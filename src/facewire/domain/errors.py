@@ -77,6 +77,8 @@ class StoreError(FacewireError):
     stage = "store"
 
 
+#: Errors that every further attempt would meet again: the message itself is at fault.
+FINAL_ERRORS = (IntakeError, DecodeError, DetectError, RecognizeError, GalleryError)
 #: Codes of QueueError and StoreError that say nothing against a message: what keeps it is away, or full, for now.
 OUTAGES = frozenset({"busy", "disk_full", "unavailable", "unreachable"})
 

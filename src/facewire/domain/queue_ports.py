@@ -68,8 +68,8 @@ class Queue(Sender, Protocol):
 class AtomicQueue(Queue, Protocol):
     """A queue that can send to others and acknowledge in one step."""
 
-    def commits_with(self, queue: Queue) -> bool:
+    def commits_with(self, queue: Sender) -> bool:
         """Return whether `hand_on` may send to `queue`."""
 
-    async def hand_on(self, leases: Sequence[Lease], sends: Sequence[tuple[Queue, Sequence[bytes]]]) -> None:
+    async def hand_on(self, leases: Sequence[Lease], sends: Sequence[tuple[Sender, Sequence[bytes]]]) -> None:
         """Send each queue's bodies and acknowledge `leases`, all or nothing."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,6 +17,18 @@ async def happens_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return event.is_set()
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before each further attempt, in seconds: `first`, then doubling up to `longest`."""
+
+    first: float = 0.1
+    longest: float = 5.0
+
+    def pauses(self) -> Iterator[float]:
+        """Yield the pauses without end, each up to a quarter more or less."""
+        return growing_pauses(self.first, self.longest)
 
 
 def growing_pauses(first: float, longest: float) -> Iterator[float]:
@@ -34,14 +47,14 @@ def jittered(seconds: float) -> float:
     return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
 
 
-async def uninterrupted(work: Coroutine[Any, Any, None], *, cancelled: asyncio.Event, grace: float) -> None:
-    """Run `work` to its end even if the caller is cancelled meanwhile.
+async def uninterrupted(work: Coroutine[Any, Any, T], *, cancelled: asyncio.Event, grace: float) -> T:
+    """Return what `work` returns, and run it to its end even if the caller is cancelled meanwhile.
 
     A cancellation sets `cancelled`, for the work to come to an end early, and cuts it off after `grace` seconds.
     """
     task = asyncio.create_task(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         cancelled.set()
         await asyncio.wait({task}, timeout=grace)

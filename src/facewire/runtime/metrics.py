@@ -12,13 +12,13 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 MESSAGES = Counter(
     "facewire_messages",
-    "Messages by what became of them: done, failed (answered so), retried, buried (a dead letter).",
+    "Messages by what became of them: done, failed (answered so), retried, held (in an outage), dead_lettered.",
     ["stage", "outcome"],
 )
 STEP_SECONDS = Histogram(
     "facewire_step_seconds", "Time of one step for one message.", ["stage", "step"], buckets=_SECONDS
 )
-IN_HAND = Gauge("facewire_messages_in_hand", "Messages leased and not yet settled.", ["stage"])
+IN_FLIGHT = Gauge("facewire_messages_in_flight", "Messages leased and not yet settled.", ["stage"])
 QUEUE_ERRORS = Counter("facewire_queue_errors", "Calls that a queue could not answer.", ["stage", "call"])
 QUEUE_MESSAGES = Gauge("facewire_queue_messages", "Messages in a queue, by state.", ["queue", "state"])
 QUEUE_BYTES = Gauge("facewire_queue_bytes", "Bytes of the messages in a queue.", ["queue"])

@@ -1,8 +1,7 @@
-"""The loop of every stage: lease messages, work on them, send what follows from them, then acknowledge them.
+"""The one loop of everything that reads a queue: lease messages, work on them, send what follows, then acknowledge.
 
-What cannot succeed is answered `failed` at once. Anything else that goes wrong is tried again after growing pauses, and
-on the fifth receive answered `failed` and buried; receives for want of a store or queue do not count. Messages are
-leased ahead, so that the CPU never waits for a commit.
+Messages are leased ahead, so that the CPU never waits for a commit. What a handler does is in `handler.py`, what
+becomes of a message that fails in `retry.py`, sending and acknowledging in `delivery.py`.
 """
 
 import asyncio
@@ -10,74 +9,46 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, TypeVar
 
 import structlog
 
-from facewire.domain.errors import (
-    DecodeError,
-    DetectError,
-    FacewireError,
-    GalleryError,
-    IntakeError,
-    QueueError,
-    RecognizeError,
-    is_outage,
-)
-from facewire.domain.failures import answer_unread, error_name, error_origin, last_error
-from facewire.domain.messages import MAX_MESSAGE_BYTES, DetectedFaces, Frame, RecognizedFaces, Source, failed
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue
+from facewire.domain.errors import FacewireError, QueueError, StoreError
+from facewire.domain.failures import error_name, error_origin
+from facewire.domain.queue_ports import Queue
 from facewire.runtime import metrics
-from facewire.runtime.backoff import cut_off, growing_pauses, happens_within, jittered
-from facewire.work.delivery import Delivery, Outgoing, Settled, note_queue_error
-from facewire.work.in_flight import InHand
+from facewire.runtime.backoff import Backoff, cut_off, happens_within, uninterrupted
+from facewire.work.delivery import Delivery, Settled, note_queue_error
+from facewire.work.handler import DeadLetter, Done, Handler, Message, Outcome, RetryAfter, Verdict
+from facewire.work.in_flight import InFlight
+from facewire.work.retry import RetryStrategy, attempt, judge, judge_refused
 
-#: Errors that every further attempt would meet again: the message itself is at fault.
-FINAL_ERRORS = (IntakeError, DecodeError, DetectError, RecognizeError, GalleryError)
-#: Seconds until a message is received again after its first, second, third and fourth failed attempt.
-RETRY_SECONDS = (1.0, 4.0, 16.0, 60.0)
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+M = TypeVar("M")
+
 #: A receive that has messages to give answers within this; one that still waits then has leased nothing.
 _LAST_RECEIVE_SECONDS = 0.1
 #: How long a queue that is told to stop may take to answer.
 _RETURN_SECONDS = 1.0
 
-#: What a message led to: the messages to send before it is acknowledged, or why it failed.
-Outcome = Sequence[Outgoing] | Exception
+DEFAULT_RETRY = RetryStrategy()
+DEFAULT_BACKOFF = Backoff()
 
 _log = structlog.get_logger()
 
 
-class Stage(Protocol):
-    """The work of one service on its messages."""
-
-    @property
-    def error(self) -> type[FacewireError]:
-        """The stage's error; its `stage` is what logs and metrics call the stage."""
-        ...
-
-    @property
-    def source(self) -> Source:
-        """Where the stage runs."""
-        ...
-
-    def read(self, body: bytes) -> Frame | DetectedFaces:
-        """Return the message in `body`; a FacewireError where there is none."""
-        ...
-
-    async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
-        """Return the outcome of each message. If it raises, each message of the batch is tried alone."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much a worker takes at once.
+class Policy:
+    """How much a consumer takes at once, and what it does where something fails.
 
     `concurrency` batches of up to `batch_size` messages are worked on at a time; a batch that is not full waits up to
     `batch_wait_seconds` for more. `prefetch` further messages are leased ahead. `lease_seconds` is what leases are
-    extended by, `receive_seconds` how long a receive waits, `drain_seconds` how long a stop waits for what is in hand.
+    extended by, `receive_seconds` how long a receive waits, `drain_seconds` how long a stop waits for what is in
+    flight; with `until_empty` for the whole queue. A batch under way when the consumer is cancelled has
+    `grace_seconds` to end.
+
+    `retry` says when a message that failed is received again. With `hold` a batch that meets an outage of a store or
+    queue stays in flight and is tried again by `backoff`: for consumers that can do nothing else meanwhile. Without
+    `dead_letter` what would be dead-lettered is logged and deleted.
     """
 
     concurrency: int = 1
@@ -87,174 +58,187 @@ class Limits:
     lease_seconds: float = 30.0
     receive_seconds: float = 20.0
     drain_seconds: float = 5.0
+    grace_seconds: float = 0.0
+    until_empty: bool = False
+    hold: bool = False
+    dead_letter: bool = True
+    retry: RetryStrategy = DEFAULT_RETRY
+    backoff: Backoff = DEFAULT_BACKOFF
 
 
-class Worker:
-    """Runs one stage on the messages of one queue; its `failed` answers go to `responses`."""
+async def consume(queue: Queue, handler: Handler[M], policy: Policy, stop: asyncio.Event) -> None:
+    """Work on the messages of `queue` until `stop` is set, then finish what is in flight and return the rest."""
+    await _Consumer(queue, handler, policy, stop).run()
 
-    def __init__(self, stage: Stage, queue: Queue, *, responses: Queue, limits: Limits) -> None:
-        self._stage = stage
-        self._name = stage.error.stage
+
+class _Consumer(Generic[M]):
+    def __init__(self, queue: Queue, handler: Handler[M], policy: Policy, stop: asyncio.Event) -> None:
         self._queue = queue
-        self._responses = responses
-        self._limits = limits
-        capacity = limits.concurrency * limits.batch_size + limits.prefetch
-        self._in_hand = InHand(capacity, metrics.IN_HAND.labels(self._name))
-        self._delivery = Delivery(
-            queue, self._in_hand, stage=self._name, capacity=capacity, refuse=self._answer_refused
-        )
-        self._log = _log.bind(stage=self._name)
+        self._handler = handler
+        self._policy = policy
+        self._stop = stop
+        capacity = policy.concurrency * policy.batch_size + policy.prefetch
+        self._in_flight = InFlight(capacity, metrics.IN_FLIGHT.labels(handler.name))
+        self._delivery = Delivery(queue, self._in_flight, name=handler.name, capacity=capacity, backoff=policy.backoff)
+        self._log = _log.bind(stage=handler.name)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then finish what is in hand within `drain_seconds` and return the rest."""
+    async def run(self) -> None:
+        name, numbers = self._handler.name, range(self._policy.concurrency)
         try:
             async with asyncio.TaskGroup() as group:
-                deliver = group.create_task(self._delivery.run(), name=f"{self._name}: deliver")
-                extend = group.create_task(self._extend_leases(), name=f"{self._name}: extend leases")
-                work = [
-                    group.create_task(self._work(), name=f"{self._name}: work {number}")
-                    for number in range(self._limits.concurrency)
-                ]
-                await self._fetch(stop)
+                deliver = group.create_task(self._delivery.run(self._deliver_refused), name=f"{name}: deliver")
+                extend = group.create_task(self._extend_leases(), name=f"{name}: extend leases")
+                work = [group.create_task(self._work(), name=f"{name}: work {number}") for number in numbers]
+                await self._fetch()
                 await self._drain(work)
                 for task in (*work, deliver, extend):
                     task.cancel()
         finally:
             await asyncio.shield(self._return_rest())
 
-    async def _fetch(self, stop: asyncio.Event) -> None:
-        """Lease messages whenever there is room for them, until `stop` is set."""
-        pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-        while not stop.is_set():
+    async def _fetch(self) -> None:
+        """Lease messages whenever there is room for them, until the stop."""
+        pauses = self._policy.backoff.pauses()
+        while not self._stop.is_set():
             try:
-                await self._receive(stop)
+                # A receive that still waits shortly after a stop is cut off, in an orderly way.
+                await cut_off(self._receive(), self._stop, moment=_LAST_RECEIVE_SECONDS, grace=_RETURN_SECONDS)
             except QueueError as error:
-                note_queue_error(self._name, "receive", error)
-                await happens_within(stop, next(pauses))
+                note_queue_error(self._handler.name, "receive", error)
+                await happens_within(self._stop, next(pauses))
             else:
-                pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+                pauses = self._policy.backoff.pauses()
 
-    async def _receive(self, stop: asyncio.Event) -> None:
-        """Receive once; a receive that still waits shortly after a stop is cut off, in an orderly way."""
-        await cut_off(self._take_in(stop), stop, moment=_LAST_RECEIVE_SECONDS, grace=_RETURN_SECONDS)
+    async def _receive(self) -> None:
+        room = await self._in_flight.room(least=max(1, self._policy.prefetch // 2))
+        if not self._stop.is_set():
+            await self._in_flight.put(await self._queue.receive(room, wait=self._policy.receive_seconds))
 
-    async def _take_in(self, stop: asyncio.Event) -> None:
-        room = await self._in_hand.room(least=max(1, self._limits.prefetch // 2))
-        if stop.is_set():
-            return
-        await self._in_hand.put(await self._queue.receive(room, wait=self._limits.receive_seconds))
+    async def _receive_rest(self) -> None:
+        try:
+            while leases := await self._queue.receive(await self._in_flight.room(least=1), wait=0):
+                await self._in_flight.put(leases)
+        except QueueError as error:
+            note_queue_error(self._handler.name, "receive", error)
 
     async def _work(self) -> None:
-        limits = self._limits
-        while leases := await self._in_hand.take(limits.batch_size, limits.batch_wait_seconds):
-            for lease, outcome in zip(leases, await self._attempt(leases), strict=True):
-                await self._settle(lease, outcome)
+        policy = self._policy
+        while leases := await self._in_flight.take(policy.batch_size, policy.batch_wait_seconds):
+            messages = [Message(lease, self._handler.read) for lease in leases]
+            for message, outcome in zip(messages, await self._attempt(messages), strict=True):
+                await self._settle(message, outcome)
 
-    async def _attempt(self, leases: Sequence[Lease]) -> Sequence[Outcome]:
-        """Process the messages together; if that fails, each alone, so that one cannot fail its neighbours."""
-        if len(leases) == 1 and leases[0].receives > MAX_RECEIVES:
-            return [self._stage.error("gave_up", f"none of {MAX_RECEIVES} attempts came to an end")]
-        try:
-            if all(lease.receives <= MAX_RECEIVES for lease in leases):
-                return await self._stage.process([lease.body for lease in leases])
-        except Exception as error:  # noqa: BLE001 - whatever a message's content may cause; logged and counted in _settle
-            if len(leases) == 1:
-                return [error]
-            self._log.warning(
-                "a batch failed, trying each message alone", messages=len(leases), error=error_name(error)
-            )
-        return [outcome for lease in leases for outcome in await self._attempt([lease])]
+    async def _attempt(self, messages: Sequence[Message[M]]) -> Sequence[Outcome]:
+        outcomes = await self._attempt_once(messages)
+        pauses = self._policy.backoff.pauses()
+        while self._policy.hold and (held := [place for place, outcome in enumerate(outcomes) if _is_held(outcome)]):
+            self._note_held(outcomes[held[0]])
+            if await happens_within(self._stop, next(pauses)):
+                again: Sequence[Outcome] = [RetryAfter(0, count_attempt=False) for _ in held]
+            else:
+                again = await self._attempt_once([messages[place] for place in held])
+            for place, outcome in zip(held, again, strict=True):
+                outcomes[place] = outcome
+        return outcomes
 
-    async def _settle(self, lease: Lease, outcome: Outcome) -> None:
-        if not isinstance(outcome, Exception):
-            await self._succeed(lease, outcome)
-        elif is_outage(outcome):
-            await self._try_again(lease, outcome, unused=True)
-        elif lease.receives >= MAX_RECEIVES:
-            error = last_error(outcome, self._stage.error)
-            await self._fail(lease, error, burial=f"{lease.receives} receives, then {error_name(outcome)}")
-        elif isinstance(outcome, FINAL_ERRORS):
-            await self._fail(lease, outcome, burial=None)
-        else:
-            await self._try_again(lease, outcome)
+    async def _attempt_once(self, messages: Sequence[Message[M]]) -> list[Outcome]:
+        work = attempt(self._handler, messages, self._policy.retry)
+        if not self._policy.grace_seconds:
+            return await work
+        return await uninterrupted(work, cancelled=asyncio.Event(), grace=self._policy.grace_seconds)
 
-    async def _succeed(self, lease: Lease, outgoing: Sequence[Outgoing]) -> None:
-        largest = max((len(message.body) for message in outgoing), default=0)
-        if largest > MAX_MESSAGE_BYTES:
-            detail = f"the next message would have {largest:,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}"
-            await self._fail(lease, self._stage.error("message_too_large", detail), burial=None)
+    async def _settle(self, message: Message[M], outcome: Outcome) -> None:
+        verdict = await judge(self._handler, message, outcome, self._policy.retry)
+        if isinstance(verdict, RetryAfter):
+            await self._retry(message, verdict, outcome)
             return
-        metrics.MESSAGES.labels(self._name, "done").inc()
-        await self._delivery.put(Settled(lease, outgoing))
+        if isinstance(outcome, Exception):
+            self._note_failure(message, outcome, verdict)
+        else:
+            metrics.MESSAGES.labels(self._handler.name, "done").inc()
+        await self._deliver(message, verdict)
 
-    async def _fail(self, lease: Lease, error: FacewireError, *, burial: str | None) -> None:
-        """Answer `failed`; a message that cannot be answered, as it names no request or is swollen, is buried."""
-        answer = await asyncio.to_thread(self._failed_answer, lease.body, error)
-        body = answer.to_bytes() if answer else b""
-        outgoing = [Outgoing(self._responses, body)] if 0 < len(body) <= MAX_MESSAGE_BYTES else []
-        if not outgoing:
-            burial = burial or f"it cannot be answered: {error_name(error)}"
-        metrics.MESSAGES.labels(self._name, "failed" if burial is None else "buried").inc()
-        facts = {"request_id": answer.request_id if answer else None, "error": error.code, "detail": error.detail}
-        self._log.warning("a message failed", buried=burial, **facts)
-        await self._delivery.put(Settled(lease, outgoing, burial))
+    async def _deliver(self, message: Message[M], verdict: Done | DeadLetter) -> None:
+        reason = verdict.reason if isinstance(verdict, DeadLetter) and self._policy.dead_letter else None
+        await self._delivery.put(Settled(message, verdict.outgoing, reason))
 
-    async def _answer_refused(self, lease: Lease, refusal: QueueError) -> None:
-        """Answer a message whose successor a queue will never take."""
-        error = self._stage.error("message_refused", f"a queue does not take the next message: {refusal.detail}")
-        await self._fail(lease, error, burial=f"what follows from it was refused: {refusal.detail}")
+    async def _deliver_refused(self, settled: Settled, refusal: QueueError) -> None:
+        """Put in what tells that a queue will never take what was to be sent for a message."""
+        verdict = await judge_refused(self._handler, settled.message, refusal)
+        self._note_failure(settled.message, refusal, verdict)
+        await self._deliver(settled.message, verdict)
 
-    async def _try_again(self, lease: Lease, error: Exception, *, unused: bool = False) -> None:
-        delay = jittered(RETRY_SECONDS[min(lease.receives, len(RETRY_SECONDS)) - 1])
-        metrics.MESSAGES.labels(self._name, "retried").inc()
-        request_id = await asyncio.to_thread(_request_id, self._stage, lease.body)
-        facts = {"receives": lease.receives, "error": error_name(error), "at": error_origin(error)}
-        self._log.warning("a message is tried again", request_id=request_id, seconds=round(delay, 1), **facts)
+    async def _retry(self, message: Message[M], verdict: RetryAfter, outcome: Outcome) -> None:
+        metrics.MESSAGES.labels(self._handler.name, "retried").inc()
+        if isinstance(outcome, Exception):
+            facts = {"receives": message.lease.receives, "error": error_name(outcome), "at": error_origin(outcome)}
+            request_id = await asyncio.to_thread(_request_id, message)
+            self._log.warning("a message is retried", request_id=request_id, seconds=round(verdict.seconds, 1), **facts)
         try:
-            await self._queue.give_back([lease], delay=delay, unused=unused)
-        except QueueError as queue_error:
-            note_queue_error(self._name, "give_back", queue_error)
-        await self._in_hand.release([lease])
+            await self._queue.give_back([message.lease], delay=verdict.seconds, unused=not verdict.count_attempt)
+        except QueueError as error:
+            note_queue_error(self._handler.name, "release", error)
+        await self._in_flight.remove([message.lease])
 
-    def _failed_answer(self, body: bytes, error: FacewireError) -> RecognizedFaces | None:
-        try:
-            return failed(self._stage.read(body), error, source=self._stage.source)
-        except FacewireError:
-            return answer_unread(body, error, self._stage.source)
+    def _note_failure(self, message: Message[M], error: Exception, verdict: Verdict) -> None:
+        reason = verdict.reason if isinstance(verdict, DeadLetter) else None
+        metrics.MESSAGES.labels(self._handler.name, "failed" if reason is None else "dead_lettered").inc()
+        detail = error.detail if isinstance(error, FacewireError) else None
+        facts = {"error": error_name(error), "detail": detail, "size": len(message.lease.body)}
+        self._log.warning("a message failed", request_id=_request_id(message), dead_letter=reason, **facts)
+
+    def _note_held(self, outcome: Outcome) -> None:
+        if isinstance(outcome, FacewireError):
+            metrics.MESSAGES.labels(self._handler.name, "held").inc()
+            self._log.warning("messages are held in an outage", error=error_name(outcome), detail=outcome.detail)
 
     async def _extend_leases(self) -> None:
-        seconds = self._limits.lease_seconds
+        seconds = self._policy.lease_seconds
         while True:
             await asyncio.sleep(seconds / 3)
             try:
-                if leases := self._in_hand.leases:
+                if leases := self._in_flight.leases:
                     await self._queue.extend(leases, seconds)
             except QueueError as error:
-                note_queue_error(self._name, "extend", error)
+                note_queue_error(self._handler.name, "extend", error)
 
     async def _drain(self, work: Sequence["asyncio.Task[None]"]) -> None:
-        await self._in_hand.close()
         try:
-            async with asyncio.timeout(self._limits.drain_seconds):
+            async with asyncio.timeout(self._policy.drain_seconds):
+                if self._policy.until_empty:
+                    await self._receive_rest()
+                await self._in_flight.close()
                 await asyncio.wait(work)
                 await self._delivery.done()
         except TimeoutError:
-            self._log.warning("stopped before everything in hand was done", messages=len(self._in_hand))
+            self._log.warning("stopped before everything in flight was done", messages=len(self._in_flight))
 
     async def _return_rest(self) -> None:
-        if not (leases := self._in_hand.leases):
+        if not (leases := self._in_flight.leases):
             return
-        untried = self._in_hand.untried
+        untried = self._in_flight.untried
         tried = [lease for lease in leases if lease not in untried]
         try:
             async with asyncio.timeout(_RETURN_SECONDS):
                 # Leased ahead at five stops, a message would count as poison without a single attempt.
-                for part, unused in ((tried, False), (untried, True)):
+                for part, unused in ((tried, self._policy.hold), (untried, True)):
                     if part:
                         await self._queue.give_back(part, unused=unused)
         except (QueueError, TimeoutError) as error:
             self._log.warning("messages come back when their leases end", messages=len(leases), error=error_name(error))
-        await self._in_hand.release(leases)
+        await self._in_flight.remove(leases)
+
+
+def _is_held(outcome: Outcome) -> bool:
+    return isinstance(outcome, QueueError | StoreError)
+
+
+def _request_id(message: Message[M]) -> str | None:
+    """Return the id that the message names, for the log."""
+    try:
+        return getattr(message.content, "request_id", None)
+    except FacewireError:
+        return None
 
 
 @asynccontextmanager
@@ -268,10 +252,3 @@ async def worker_threads(count: int, name: str, *, shared: Executor | None = Non
         yield threads
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _request_id(stage: Stage, body: bytes) -> str | None:
-    try:
-        return stage.read(body).request_id
-    except FacewireError:
-        return None

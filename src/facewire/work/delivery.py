@@ -3,58 +3,54 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from facewire.domain.errors import QueueError
-from facewire.domain.queue_ports import AtomicQueue, Lease, PartialError, Queue
+from facewire.domain.queue_ports import AtomicQueue, Lease, PartialError, Queue, Sender
 from facewire.runtime import metrics
-from facewire.runtime.backoff import growing_pauses, happens_within, uninterrupted
-from facewire.work.in_flight import InHand
+from facewire.runtime.backoff import Backoff, happens_within, uninterrupted
+from facewire.work.handler import Message, Outgoing
+from facewire.work.in_flight import InFlight
 
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
-#: How long a send that is under way when the worker is cancelled may take to end.
+#: How long a send that is under way when the consumer is cancelled may take to end.
 _GRACE_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """An encoded message and the queue it goes to."""
-
-    queue: Queue
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Settled:
-    """A message that has been worked on, what to send for it, and why it is buried (None: it is acknowledged)."""
+    """A message that has been worked on, what to send for it, and why it is dead-lettered (None: acknowledged)."""
 
-    lease: Lease
+    message: Message[Any]
     outgoing: Sequence[Outgoing]
-    burial: str | None = None
+    dead_letter: str | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of the message."""
+        return self.message.lease
 
 
 #: Is told of a message and why a queue refuses what was to be sent for it.
-Refuse = Callable[[Lease, QueueError], Awaitable[None]]
+Refused = Callable[[Settled, QueueError], Awaitable[None]]
 
 
 class Delivery:
     """Sends for and acknowledges what is settled, as much as is there in one go.
 
     While a queue is out of reach it tries again without end, so nothing is worked on twice for that; what it could not
-    send when it is cancelled stays in hand. A message for which a queue refuses what is to be sent is handed to
-    `refuse`, which puts in something else for it, with a burial: refused as well, that is not replaced any more.
+    send when it is cancelled stays in flight.
     """
 
-    def __init__(self, queue: Queue, in_hand: InHand, *, stage: str, capacity: int, refuse: Refuse) -> None:
+    def __init__(self, queue: Queue, in_flight: InFlight, *, name: str, capacity: int, backoff: Backoff) -> None:
         self._queue = queue
         self._atomic = queue if isinstance(queue, AtomicQueue) else None
-        self._in_hand = in_hand
-        self._stage = stage
-        self._refuse = refuse
+        self._in_flight = in_flight
+        self._name = name
+        self._backoff = backoff
         self._settled: asyncio.Queue[Settled] = asyncio.Queue(capacity)
         self._give_up = asyncio.Event()
 
@@ -66,27 +62,31 @@ class Delivery:
         """Wait until everything that was put in is delivered."""
         await self._settled.join()
 
-    async def run(self) -> None:
-        """Deliver until cancelled; a delivery under way comes to its end first."""
+    async def run(self, refused: Refused) -> None:
+        """Deliver until cancelled; a delivery under way comes to its end first.
+
+        A message for which a queue refuses what is to be sent goes to `refused`, which puts in something else for it,
+        once: refused as well, that is not replaced any more.
+        """
         while True:
             batch = [await self._settled.get()]
             while not self._settled.empty():
                 batch.append(self._settled.get_nowait())
-            await uninterrupted(self._deliver(batch), cancelled=self._give_up, grace=_GRACE_SECONDS)
+            await uninterrupted(self._deliver(batch, refused), cancelled=self._give_up, grace=_GRACE_SECONDS)
             for _ in batch:
                 self._settled.task_done()
 
-    async def _deliver(self, batch: Sequence[Settled]) -> None:
-        refused = await self._hand_on(batch)
-        if refused is None:
+    async def _deliver(self, batch: Sequence[Settled], refused: Refused) -> None:
+        refusals = await self._hand_on(batch)
+        if refusals is None:
             return
         for settled in batch:
-            if settled.burial is not None:
-                await self._bury(settled.lease, settled.burial)
-        await self._in_hand.release([settled.lease for settled in batch if settled.lease.receipt not in refused])
+            if settled.dead_letter is not None:
+                await self._dead_letter(settled.lease, settled.dead_letter)
+        await self._in_flight.remove([settled.lease for settled in batch if settled.lease.receipt not in refusals])
         for settled in batch:
-            if error := refused.get(settled.lease.receipt):
-                await self._refuse(settled.lease, error)
+            if error := refusals.get(settled.lease.receipt):
+                await refused(settled, error)
 
     async def _hand_on(self, batch: Sequence[Settled]) -> Mapping[str, QueueError] | None:
         """Send and then acknowledge, in one step where the queues can do that; None if told to give up.
@@ -94,7 +94,7 @@ class Delivery:
         Return, by receipt, why messages are not acknowledged: a queue refused what was to be sent for them.
         """
         atomic = self._atomic
-        finished = [settled.lease for settled in batch if settled.burial is None]
+        finished = [settled.lease for settled in batch if settled.dead_letter is None]
         sends = _by_queue(batch)
         if atomic is not None and all(atomic.commits_with(queue) for queue, _ in sends):
             bodies = [(queue, [body for _, body in pairs]) for queue, pairs in sends]
@@ -108,7 +108,7 @@ class Delivery:
             await self._persist("acknowledge", lambda: self._queue.acknowledge(done))
         return {lease.receipt: refused[lease.receipt] for lease in finished if lease.receipt in refused}
 
-    async def _send(self, queue: Queue, sends: Sequence[tuple[Lease, bytes]], refused: dict[str, QueueError]) -> bool:
+    async def _send(self, queue: Sender, sends: Sequence[tuple[Lease, bytes]], refused: dict[str, QueueError]) -> bool:
         """Send all bodies but those that are `refused`, once each; return False if told to give up before."""
         left = list(sends)
 
@@ -121,24 +121,24 @@ class Delivery:
                 left = [left[position] for position in error.left]
                 if left:
                     raise
-                note_queue_error(self._stage, "send", error)
+                note_queue_error(self._name, "send", error)
 
         return await self._persist("send", attempt)
 
-    async def _bury(self, lease: Lease, reason: str) -> None:
-        """Bury the message; where that fails its lease ends, and whoever receives it next buries it."""
+    async def _dead_letter(self, lease: Lease, reason: str) -> None:
+        """Dead-letter the message; where that fails its lease ends, and its next receive does it."""
         try:
             await self._queue.bury(lease, reason)
         except QueueError as error:
-            note_queue_error(self._stage, "bury", error)
+            note_queue_error(self._name, "dead_letter", error)
 
     async def _persist(self, call: str, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Return True once the queue has answered, False if told to give up before."""
-        for pause in growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS):
+        for pause in self._backoff.pauses():
             try:
                 await attempt()
             except QueueError as error:
-                note_queue_error(self._stage, call, error)
+                note_queue_error(self._name, call, error)
             else:
                 return True
             if await happens_within(self._give_up, pause):
@@ -152,8 +152,8 @@ def note_queue_error(stage: str, call: str, error: QueueError) -> None:
     _log.warning("the queue did not answer", stage=stage, call=call, error=error.code, detail=error.detail)
 
 
-def _by_queue(batch: Sequence[Settled]) -> list[tuple[Queue, list[tuple[Lease, bytes]]]]:
-    sends: dict[int, tuple[Queue, list[tuple[Lease, bytes]]]] = {}
+def _by_queue(batch: Sequence[Settled]) -> list[tuple[Sender, list[tuple[Lease, bytes]]]]:
+    sends: dict[int, tuple[Sender, list[tuple[Lease, bytes]]]] = {}
     for settled in batch:
         for outgoing in settled.outgoing:
             _, pairs = sends.setdefault(id(outgoing.queue), (outgoing.queue, []))

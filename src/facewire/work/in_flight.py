@@ -1,4 +1,4 @@
-"""The messages a worker has on loan: waiting for it, being worked on, or with their answers on the way."""
+"""The messages a consumer has leased: prefetched, being worked on, or with what follows from them on its way."""
 
 import asyncio
 from collections import deque
@@ -9,8 +9,8 @@ from prometheus_client import Gauge
 from facewire.domain.queue_ports import Lease
 
 
-class InHand:
-    """At most `capacity` leases: whoever fetches waits for room, whoever works waits for messages."""
+class InFlight:
+    """At most `capacity` leases: a fetch waits for room, work waits for messages."""
 
     def __init__(self, capacity: int, gauge: Gauge) -> None:
         self._capacity = capacity
@@ -25,12 +25,12 @@ class InHand:
 
     @property
     def leases(self) -> list[Lease]:
-        """Every lease in hand, in the order of arrival."""
+        """Every lease in flight, in the order of arrival."""
         return list(self._held.values())
 
     @property
     def untried(self) -> list[Lease]:
-        """The leases that nobody has taken yet."""
+        """The prefetched leases, which no work has been done for."""
         return list(self._waiting)
 
     async def room(self, least: int) -> int:
@@ -48,7 +48,8 @@ class InHand:
     async def take(self, limit: int, wait: float) -> list[Lease]:
         """Return the 1 to `limit` oldest waiting leases; having one, wait up to `wait` seconds for more.
 
-        Returns an empty list once closed, when nothing waits any more. What is taken stays in hand until released.
+        Returns an empty list once closed, when nothing waits any more. What is taken stays in flight
+        until it is removed.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -56,7 +57,7 @@ class InHand:
                 await self._wait_for_more(limit, wait)
             return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
-    async def release(self, leases: Sequence[Lease]) -> None:
+    async def remove(self, leases: Sequence[Lease]) -> None:
         """Forget leases that are settled."""
         for lease in leases:
             self._held.pop(lease.receipt, None)

@@ -14,7 +14,7 @@ import structlog
 from facewire.adapters.sqlite.database import Database
 from facewire.domain.errors import QueueError, StoreError
 from facewire.domain.messages import MAX_MESSAGE_BYTES
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue
+from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue, Sender
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -85,11 +85,11 @@ class SqliteQueue(Queue):
         await self._write(lambda connection: insert(connection, self.name, bodies), durable=True)
         self.announce()
 
-    def commits_with(self, queue: Queue) -> bool:
+    def commits_with(self, queue: Sender) -> bool:
         """Return whether `hand_on` may send to `queue`: it must be in the same file."""
         return isinstance(queue, SqliteQueue) and queue._database is self._database  # noqa: SLF001 - of this class
 
-    async def hand_on(self, leases: Sequence[Lease], sends: Sequence[tuple[Queue, Sequence[bytes]]]) -> None:
+    async def hand_on(self, leases: Sequence[Lease], sends: Sequence[tuple[Sender, Sequence[bytes]]]) -> None:
         """Send to each queue of `sends` and acknowledge `leases`, all or nothing; QueueError `too_large` as `send`.
 
         It need not be on the disk at once: a power failure takes back both, and the leased messages are there again.

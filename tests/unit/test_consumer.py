@@ -2,13 +2,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import pytest
 
 from facewire.domain.errors import DetectError, FacewireError, QueueError, StoreError
 from facewire.domain.messages import MAX_MESSAGE_BYTES, Frame, RecognizedFaces, Source
-from facewire.work.consumer import RETRY_SECONDS, Limits, Outcome, Worker, worker_threads
-from facewire.work.delivery import Outgoing
+from facewire.work.consumer import Policy, consume, worker_threads
+from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage
+from facewire.work.retry import RetryStrategy
 from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
 
 
@@ -16,13 +18,14 @@ def frame(request_id: str) -> bytes:
     return Frame.of(b"picture", request_id=request_id, camera="door").to_bytes()
 
 
-class FakeStage:
+class FakeStage(Stage[Frame]):
     """Sends each message on as its request id; `act` may raise for it or wait first."""
 
-    error: type[FacewireError] = DetectError
-    source: Source = "edge"
+    error: ClassVar[type[FacewireError]] = DetectError
+    source: ClassVar[Source] = "edge"
 
-    def __init__(self, successors: MemoryQueue) -> None:
+    def __init__(self, successors: MemoryQueue, responses: MemoryQueue) -> None:
+        super().__init__(responses)
         self.successors = successors
         self.batches: list[list[str]] = []
         self.act: Callable[[str], None] = lambda _: None
@@ -35,8 +38,8 @@ class FakeStage:
     def read(self, body: bytes) -> Frame:
         return Frame.from_bytes(body)
 
-    async def process(self, bodies: Sequence[bytes]) -> Sequence[Outcome]:
-        ids = [self._id(body) for body in bodies]
+    async def handle(self, messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
+        ids = [self._id(message.lease.body) for message in messages]
         self.batches.append(ids)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -56,25 +59,27 @@ class FakeStage:
             self.act(request_id)
         except FacewireError as error:
             return error
-        return [Outgoing(self.successors, request_id.encode())]
+        return Done([Outgoing(self.successors, request_id.encode())])
 
 
 class Setting:
-    def __init__(self, *bodies: bytes, limits: Limits | None = None, lease_seconds: float = 30.0) -> None:
+    def __init__(self, *bodies: bytes, policy: Policy | None = None, lease_seconds: float = 30.0) -> None:
         self.queue = MemoryQueue(*bodies, lease_seconds=lease_seconds)
         self.successors = MemoryQueue()
         self.responses = MemoryQueue()
-        self.stage = FakeStage(self.successors)
-        self.limits = limits or Limits()
-        self.worker = Worker(self.stage, self.queue, responses=self.responses, limits=self.limits)
+        self.stage = FakeStage(self.successors, self.responses)
+        self.policy = policy or Policy()
         self.stop = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            group.create_task(self.worker.run(self.stop))
+            group.create_task(self.run())
             yield
             self.stop.set()
+
+    async def run(self) -> None:
+        await consume(self.queue, self.stage, self.policy, self.stop)
 
     async def run_until_empty(self) -> None:
         async with self.running():
@@ -107,15 +112,15 @@ async def test_works_through_everything_in_order_with_one_worker() -> None:
 
 
 async def test_joins_what_is_finished_into_few_sends() -> None:
-    setting = Setting(*(frame(name) for name in ids(40)), limits=Limits(batch_size=8, prefetch=8))
+    setting = Setting(*(frame(name) for name in ids(40)), policy=Policy(batch_size=8, prefetch=8))
     await setting.run_until_empty()
     assert len(setting.successors.bodies) == 40
     assert setting.successors.count("send") <= 10
 
 
 async def test_leases_no_more_than_is_in_use_and_prefetched() -> None:
-    limits = Limits(concurrency=2, batch_size=3, prefetch=3)
-    setting = Setting(*(frame(name) for name in ids(30)), limits=limits)
+    policy = Policy(concurrency=2, batch_size=3, prefetch=3)
+    setting = Setting(*(frame(name) for name in ids(30)), policy=policy)
     setting.stage.gate.clear()
     async with setting.running():
         await eventually(lambda: len(setting.queue.leased) == 9)
@@ -126,7 +131,7 @@ async def test_leases_no_more_than_is_in_use_and_prefetched() -> None:
 
 
 async def test_a_batch_takes_what_is_there_and_waits_briefly_for_more() -> None:
-    setting = Setting(limits=Limits(batch_size=4, prefetch=4, batch_wait_seconds=0.3))
+    setting = Setting(policy=Policy(batch_size=4, prefetch=4, batch_wait_seconds=0.3))
     async with setting.running():
         await setting.queue.send([frame("a")])
         await eventually(lambda: setting.queue.leased)
@@ -139,7 +144,7 @@ async def test_a_batch_takes_what_is_there_and_waits_briefly_for_more() -> None:
 
 
 async def test_a_full_batch_does_not_wait() -> None:
-    setting = Setting(*(frame(name) for name in ids(4)), limits=Limits(batch_size=4, prefetch=4, batch_wait_seconds=60))
+    setting = Setting(*(frame(name) for name in ids(4)), policy=Policy(batch_size=4, prefetch=4, batch_wait_seconds=60))
     await setting.run_until_empty()
     assert setting.stage.batches == [ids(4)]
 
@@ -172,7 +177,7 @@ async def test_an_error_that_may_pass_is_tried_again_after_growing_pauses_and_bu
     await setting.run_until_empty()
     delays = [delay for _, delay in setting.queue.returned]
     assert len(delays) == 4
-    for delay, nominal in zip(delays, RETRY_SECONDS, strict=True):
+    for delay, nominal in zip(delays, RetryStrategy().delays, strict=True):
         assert 0.75 * nominal <= delay <= 1.25 * nominal
     (answer,) = setting.answers
     assert answer.error is not None
@@ -220,7 +225,7 @@ async def test_an_unforeseen_error_is_named_but_not_quoted() -> None:
 
 
 async def test_one_poison_message_does_not_fail_its_neighbours() -> None:
-    setting = Setting(*(frame(name) for name in ids(4)), limits=Limits(batch_size=4, prefetch=4))
+    setting = Setting(*(frame(name) for name in ids(4)), policy=Policy(batch_size=4, prefetch=4))
 
     def break_batch() -> None:
         raise ZeroDivisionError
@@ -262,10 +267,10 @@ async def test_a_message_without_a_readable_frame_is_answered_by_its_request_id(
 async def test_a_message_that_names_no_request_is_buried(body: bytes) -> None:
     setting = Setting(body)
 
-    async def refuse(bodies: Sequence[bytes]) -> Sequence[Outcome]:
-        return [DetectError("bad_message", "no frame") for _ in bodies]
+    async def refuse(messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
+        return [DetectError("bad_message", "no frame") for _ in messages]
 
-    setting.stage.process = refuse  # type: ignore[method-assign]
+    setting.stage.handle = refuse  # type: ignore[method-assign]
     await setting.run_until_empty()
     assert not setting.answers
     ((_, reason),) = setting.queue.buried
@@ -275,10 +280,10 @@ async def test_a_message_that_names_no_request_is_buried(body: bytes) -> None:
 async def test_a_successor_too_large_for_a_queue_is_answered_failed() -> None:
     setting = Setting(frame("a"))
 
-    async def swell(bodies: Sequence[bytes]) -> Sequence[Outcome]:
-        return [[Outgoing(setting.successors, bytes(MAX_MESSAGE_BYTES + 1))] for _ in bodies]
+    async def swell(messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
+        return [Done([Outgoing(setting.successors, bytes(MAX_MESSAGE_BYTES + 1))]) for _ in messages]
 
-    setting.stage.process = swell  # type: ignore[method-assign]
+    setting.stage.handle = swell  # type: ignore[method-assign]
     await setting.run_until_empty()
     (answer,) = setting.answers
     assert answer.error is not None
@@ -320,7 +325,7 @@ async def test_while_a_send_fails_nothing_is_acknowledged_nor_worked_on_twice() 
 
 
 async def test_what_a_queue_refuses_is_answered_failed_and_its_neighbours_are_sent_once() -> None:
-    setting = Setting(*(frame(name) for name in ids(10)), limits=Limits(batch_size=10, prefetch=10))
+    setting = Setting(*(frame(name) for name in ids(10)), policy=Policy(batch_size=10, prefetch=10))
     setting.stage.successors = setting.successors = ChoosyQueue(never=b"r3", later=b"r5")
     await setting.run_until_empty()
     assert sorted(setting.successors.bodies) == [name.encode() for name in ids(10) if name != "r3"]
@@ -343,7 +348,7 @@ async def test_a_message_whose_answer_is_refused_as_well_is_buried() -> None:
 
 
 async def test_leases_are_extended_while_in_hand() -> None:
-    setting = Setting(frame("slow"), limits=Limits(lease_seconds=0.15), lease_seconds=0.15)
+    setting = Setting(frame("slow"), policy=Policy(lease_seconds=0.15), lease_seconds=0.15)
     setting.stage.gate.clear()
     async with setting.running():
         await eventually(lambda: setting.queue.count("extend") >= 6)
@@ -355,7 +360,7 @@ async def test_leases_are_extended_while_in_hand() -> None:
 
 
 async def test_a_stop_finishes_what_is_in_hand() -> None:
-    setting = Setting(*(frame(name) for name in ids(10)), limits=Limits(prefetch=2))
+    setting = Setting(*(frame(name) for name in ids(10)), policy=Policy(prefetch=2))
     setting.stage.gate.clear()
     async with setting.running():
         await eventually(lambda: len(setting.queue.leased) == 3)
@@ -368,7 +373,7 @@ async def test_a_stop_finishes_what_is_in_hand() -> None:
 
 
 async def test_a_stop_returns_what_is_not_done_by_the_deadline() -> None:
-    setting = Setting(*(frame(name) for name in ids(3)), limits=Limits(prefetch=2, drain_seconds=0.05))
+    setting = Setting(*(frame(name) for name in ids(3)), policy=Policy(prefetch=2, drain_seconds=0.05))
     setting.stage.gate.clear()
     async with setting.running():
         await eventually(lambda: len(setting.queue.leased) == 3)
@@ -381,7 +386,7 @@ async def test_a_stop_returns_what_is_not_done_by_the_deadline() -> None:
 
 
 async def test_only_messages_that_were_tried_count_a_stop_against_them() -> None:
-    setting = Setting(*(frame(name) for name in ids(3)), limits=Limits(prefetch=2, drain_seconds=0.05))
+    setting = Setting(*(frame(name) for name in ids(3)), policy=Policy(prefetch=2, drain_seconds=0.05))
     setting.stage.gate.clear()
     async with setting.running():
         await eventually(lambda: len(setting.queue.leased) == 3)
@@ -390,13 +395,13 @@ async def test_only_messages_that_were_tried_count_a_stop_against_them() -> None
 
 
 async def test_a_stop_does_not_wait_for_an_idle_receive() -> None:
-    setting = Setting(limits=Limits(receive_seconds=20))
+    setting = Setting(policy=Policy(receive_seconds=20))
     async with asyncio.timeout(2), setting.running():
         await eventually(lambda: setting.queue.count("receive"))
 
 
 async def test_a_stop_during_an_outage_returns_what_was_not_sent() -> None:
-    setting = Setting(frame("a"), limits=Limits(drain_seconds=0.05))
+    setting = Setting(frame("a"), policy=Policy(drain_seconds=0.05))
     setting.successors.failures["send"] = 1000
     async with setting.running():
         await eventually(lambda: setting.successors.count("send") == 1)
@@ -408,7 +413,7 @@ async def test_a_queue_that_hangs_holds_up_a_stop_for_little_more_than_two_secon
     async def hang(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    setting = Setting(frame("a"), limits=Limits(drain_seconds=0.05))
+    setting = Setting(frame("a"), policy=Policy(drain_seconds=0.05))
     async with setting.running():
         setting.successors.send = hang  # type: ignore[method-assign]
         setting.queue.give_back = hang  # type: ignore[method-assign]
@@ -428,7 +433,7 @@ async def test_cancellation_does_not_come_between_send_and_acknowledge() -> None
         await send(bodies)
 
     setting.successors.send = slow_send  # type: ignore[method-assign]
-    run = asyncio.create_task(setting.worker.run(setting.stop))
+    run = asyncio.create_task(setting.run())
     async with asyncio.timeout(5):
         await sending.wait()
         run.cancel()
@@ -442,7 +447,7 @@ async def test_cancellation_does_not_come_between_send_and_acknowledge() -> None
 async def test_cancellation_returns_what_is_in_hand() -> None:
     setting = Setting(frame("a"), frame("b"))
     setting.stage.gate.clear()
-    run = asyncio.create_task(setting.worker.run(setting.stop))
+    run = asyncio.create_task(setting.run())
     await eventually(lambda: len(setting.queue.leased) == 2)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
