@@ -19,6 +19,7 @@ from facewire.runtime.backoff import happens_within
 from facewire.runtime.readiness import Depth, Readiness
 from facewire.runtime.settings import GatewaySettings
 from facewire_gateway.api.auth import KeyRing
+from facewire_gateway.api.budget import Bodies
 from facewire_gateway.app import create_app
 from facewire_gateway.delivery.feed import Feed
 
@@ -138,17 +139,30 @@ class FakeGallery:
 
 @dataclass
 class FakeSink:
-    """Takes frames, refuses them with `refusal`, or answers them at once with what `answering` makes of them."""
+    """Takes frames, refuses them with `refusal`, or answers them at once with what is in `replies`.
+
+    While `room` is cleared it waits with a frame in hand; a frame whose content hash is in `faults` is not kept.
+    """
 
     results: FakeResults
     frames: list[Frame] = field(default_factory=list)
     refusal: IntakeError | None = None
     enrolled: dict[str, Enrolled] = field(default_factory=dict)
     replies: dict[str, RecognizedFaces] = field(default_factory=dict)
+    faults: dict[str, Exception] = field(default_factory=dict)
+    arrived: int = 0
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.room.set()
 
     async def accept(self, frame: Frame) -> None:
+        self.arrived += 1
+        await self.room.wait()
         if self.refusal is not None:
             raise self.refusal
+        if frame.content_sha256 in self.faults:
+            raise self.faults[frame.content_sha256]
         self.frames.append(frame)
         await self.results.expect(frame)
         if frame.content_sha256 in self.replies:
@@ -216,6 +230,7 @@ class Bench:
     results: FakeResults
     gallery: FakeGallery
     feed: Feed
+    bodies: Bodies
 
 
 @asynccontextmanager
@@ -240,4 +255,4 @@ async def open_bench(
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-        yield Bench(client, sink, results, gallery, feed)
+        yield Bench(client, sink, results, gallery, feed, app.state.bodies)

@@ -2,20 +2,26 @@
 
 import asyncio
 import base64
+import os
 import struct
+import tracemalloc
 import uuid
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from facewire.domain.errors import IntakeError, QueueError
 from facewire.domain.messages import MAX_FRAME_BYTES
-from facewire_gateway.api import budget, upload
+from facewire_gateway.api import upload
+from facewire_gateway.api.budget import Bodies, memory_limit, memory_of
 from gateway_fakes import Bench, answer, open_bench, picture, until
 
 JPEG = {"Content-Type": "image/jpeg"}
+MIB = 1024 * 1024
+PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.fixture
@@ -148,8 +154,8 @@ async def test_a_request_id_cannot_add_headers(bench: Bench) -> None:
     assert "X-Request-Id" not in response.headers
 
 
-async def test_the_bytes_of_all_bodies_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "MAX_BYTES_IN_HAND", 1000)
+async def test_the_bytes_of_all_bodies_are_bounded(bench: Bench) -> None:
+    bench.bodies.most = memory_of("image/jpeg", 1000)
     taken, go_on = asyncio.Event(), asyncio.Event()
 
     async def held_back() -> AsyncIterator[bytes]:
@@ -169,10 +175,8 @@ async def test_the_bytes_of_all_bodies_are_bounded(bench: Bench, monkeypatch: py
 
 
 @pytest.mark.parametrize("path", ["/v1/frames?wait=30", "/v1/people/Ada/faces"])
-async def test_a_picture_that_is_taken_in_counts_no_longer(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.setattr(budget, "MAX_BYTES_IN_HAND", 1000)
+async def test_a_picture_that_is_taken_in_counts_no_longer(bench: Bench, path: str) -> None:
+    bench.bodies.most = memory_of("image/jpeg", 1000)
     large = picture() + bytes(1000 - len(picture()))
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(bench.client.post(path, content=large, headers=JPEG))
@@ -183,6 +187,86 @@ async def test_a_picture_that_is_taken_in_counts_no_longer(
     assert (await bench.client.post("/v1/frames", content=large, headers=JPEG)).status_code == 202
     refused = await bench.client.post("/v1/frames", content=large + b"x", headers=JPEG)
     assert refused.json()["code"] == "overloaded"
+
+
+MEMORY_LIMITS = [
+    ({"memory.max": "536870912\n"}, 536_870_912),
+    ({"memory.max": "max\n"}, PHYSICAL),
+    ({"memory.max": f"{PHYSICAL * 2}\n"}, PHYSICAL),
+    ({"memory/memory.limit_in_bytes": "268435456\n"}, 268_435_456),
+    ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, PHYSICAL),
+    ({}, PHYSICAL),
+]
+
+
+@pytest.mark.parametrize(("files", "limit"), MEMORY_LIMITS)
+def test_the_memory_is_that_of_the_cgroup_or_of_the_machine(tmp_path: Path, files: dict[str, str], limit: int) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory_limit(tmp_path) == limit
+
+
+def test_bodies_get_half_of_the_memory_and_512_mib_at_most() -> None:
+    largest = memory_of("image/jpeg", MAX_FRAME_BYTES)
+    assert Bodies(512 * MIB).most // largest == 22
+    assert Bodies(512 * MIB).most // memory_of("application/json", MAX_FRAME_BYTES * 4 // 3) == 9
+    assert Bodies(256 * MIB).most // largest == 11
+    assert Bodies(64 * 1024 * MIB).most == 512 * MIB
+
+
+async def test_the_upload_that_has_no_room_is_refused_and_those_in_hand_are_taken(bench: Bench) -> None:
+    large = picture() + bytes(100_000 - len(picture()))
+    bench.bodies.most = 25 * memory_of("image/jpeg", len(large))
+    bench.sink.room.clear()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        taken = [
+            tasks.create_task(bench.client.post("/v1/frames", content=large, headers=JPEG), name=f"upload {number}")
+            for number in range(25)
+        ]
+        await until(lambda: bench.sink.arrived == 25)
+        refused = await bench.client.post("/v1/frames", content=large, headers=JPEG)
+        bench.sink.room.set()
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert refused.headers["Retry-After"] == "2"
+    assert [task.result().status_code for task in taken] == [202] * 25
+    assert bench.bodies.bytes == 0
+
+
+async def in_parts(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 65_536):
+        yield body[start : start + 65_536]
+
+
+def as_json(content: bytes) -> tuple[str, bytes]:
+    return "application/json", b'{"content": "' + base64.b64encode(content) + b'"}'
+
+
+def as_form(content: bytes) -> tuple[str, bytes]:
+    head = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+    return "multipart/form-data; boundary=B", head + content + b"\r\n--B--\r\n"
+
+
+def as_it_is(content: bytes) -> tuple[str, bytes]:
+    return "image/jpeg", content
+
+
+@pytest.mark.parametrize("written", [as_json, as_form, as_it_is])
+async def test_an_upload_takes_no_more_memory_than_it_counts_for(
+    bench: Bench, written: Callable[[bytes], tuple[str, bytes]]
+) -> None:
+    kind, body = written(picture() + bytes(8 * MIB))
+    # A file of a form is read as a copy, one file of all requests at a time.
+    apart = 8 * MIB if written is as_form else 0
+    await bench.client.post("/v1/frames", content=picture(), headers=JPEG)
+    tracemalloc.start()
+    try:
+        response = await bench.client.post("/v1/frames", content=in_parts(body), headers={"Content-Type": kind})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert response.status_code == 202
+    assert len(body) < peak <= memory_of(kind, len(body)) + apart + MIB
 
 
 async def test_a_body_that_does_not_arrive_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

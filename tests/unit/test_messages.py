@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_a_kept_frame_ends_with_its_picture() -> None:
     fields, _, content = frame.to_bytes().partition(b"\0")
     assert content == frame.content
     assert json.loads(fields)["request_id"] == frame.request_id
+
+
+def test_the_size_of_a_kept_frame_is_told_without_a_copy() -> None:
+    frame = Frame.of(bytes(4 * 1024 * 1024), request_id="r1", filename="á.jpg", camera="door")
+    tracemalloc.start()
+    try:
+        size = frame.size
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert size == len(frame.to_bytes())
+    assert peak < 64 * 1024
 
 
 def test_a_kept_frame_may_hold_any_bytes() -> None:

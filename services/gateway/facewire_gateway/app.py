@@ -10,7 +10,7 @@ from facewire.runtime.readiness import Depth, Readiness
 from facewire.runtime.settings import GatewaySettings
 from facewire_gateway.api import events, frames, health, people, results
 from facewire_gateway.api.auth import KeyRing
-from facewire_gateway.api.budget import Bodies, BodyBudget
+from facewire_gateway.api.budget import Bodies, BodyBudget, memory_limit
 from facewire_gateway.api.deps import FrameSink, Gateway
 from facewire_gateway.api.observe import Observe
 from facewire_gateway.api.problems import PROBLEM_RESPONSES, add_problem_handlers
@@ -45,7 +45,7 @@ def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call
     app.state.gateway = Gateway(settings, sink, results, gallery, feed, readiness or {}, depths or {})
     app.state.keys = keys or KeyRing(settings.keys_file)
     add_problem_handlers(app)
-    app.state.bodies = Bodies()
+    app.state.bodies = Bodies(memory_limit())
     app.add_middleware(BodyBudget, bodies=app.state.bodies)
     app.add_middleware(Observe)
     for router in _ROUTERS:

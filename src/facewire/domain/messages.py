@@ -139,7 +139,15 @@ class Frame(_Message):
 
     def to_bytes(self) -> bytes:
         """Return JSON with all fields but `content`, and then the image."""
-        return self.model_dump_json(exclude={"content"}).encode() + END_OF_JSON + self.content
+        return self._head() + self.content
+
+    @property
+    def size(self) -> int:
+        """How many bytes `to_bytes` returns, told without a copy of the image."""
+        return len(self._head()) + len(self.content)
+
+    def _head(self) -> bytes:
+        return self.model_dump_json(exclude={"content"}).encode() + END_OF_JSON
 
     @classmethod
     def of(cls, content: bytes, *, request_id: str, **fields: Any) -> Self:

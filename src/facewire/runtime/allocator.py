@@ -16,8 +16,20 @@ def keep_memory_level() -> None:
     glibc gives each thread a heap of its own, whose gaps no other can fill: resident memory creeps up for hours. Call
     it before the first thread starts. A C library without mallopt, such as musl, stays as it is.
     """
+    _set((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_MMAP_THRESHOLD, _LARGE_BYTES))
+
+
+def give_back_from(size: int) -> None:
+    """Give each block of at least `size` bytes back as soon as it is free, and let it grow without a copy.
+
+    For a process that holds many large blocks of many sizes, and none for long: in the heap they would leave gaps. Call
+    it after `keep_memory_level`, which decides otherwise.
+    """
+    _set((_M_MMAP_THRESHOLD, size))
+
+
+def _set(*parameters: tuple[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        for name, value in parameters:
+            mallopt(name, value)

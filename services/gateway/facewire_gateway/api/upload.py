@@ -132,7 +132,7 @@ async def _read_pictures(request: Request, *, most: int) -> list[_Picture]:
             if kind == "multipart/form-data":
                 return await _read_multipart(request, most)
             if kind.startswith("image/") or kind in {"", "application/octet-stream"}:
-                return [_Picture(await _read_body(request, MAX_FRAME_BYTES))]
+                return [_Picture((await _read_body(request, MAX_FRAME_BYTES)).getvalue())]
     except TimeoutError as error:
         detail = f"the body did not arrive within {_BODY_SECONDS:.0f} s: send it faster, or a smaller image"
         raise GatewayError("body_too_slow", detail) from error
@@ -140,8 +140,12 @@ async def _read_pictures(request: Request, *, most: int) -> list[_Picture]:
     raise GatewayError("unsupported_media_type", detail)
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    return b"".join([chunk async for chunk in _limited(request, limit)])
+async def _read_body(request: Request, limit: int) -> BytesIO:
+    """Return the body in a buffer whose `getvalue` copies nothing."""
+    body = BytesIO()
+    async for chunk in _limited(request, limit):
+        body.write(chunk)
+    return body
 
 
 async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
@@ -164,16 +168,23 @@ def _too_large(limit: int) -> IntakeError:
 
 async def _read_json(request: Request) -> _Picture:
     body = await _read_body(request, _MAX_JSON_BYTES)
-    if not body:
+    if not body.tell():
         raise IntakeError("empty_body", 'the body is empty: send {"content": "<base64 of a picture>"}')
-    if len(body) <= _INLINE_BYTES:
+    if body.tell() <= _INLINE_BYTES:
         return _picture_of_json(body)
     return await asyncio.to_thread(_picture_of_json, body)
 
 
-def _picture_of_json(body: bytes) -> _Picture:
+def _text_of(body: BytesIO) -> str:
+    """Return the JSON text in `body`, which is closed: `json.loads` would keep the bytes beside text and value."""
+    with body:
+        encoded = body.getvalue()
+    return encoded.decode(json.detect_encoding(encoded), "surrogatepass")
+
+
+def _picture_of_json(body: BytesIO) -> _Picture:
     try:
-        values = json.loads(body)
+        values = json.loads(_text_of(body))
     except (ValueError, RecursionError) as error:
         raise IntakeError("bad_request", "the body is no JSON in UTF-8") from error
     if not isinstance(values, dict):
@@ -191,6 +202,13 @@ def _picture_of_json(body: bytes) -> _Picture:
     return _Picture(sent.content, sent.filename, None if given_id is None else sent.request_id, sent.captured_at)
 
 
+async def _picture_of_file(file: UploadFile) -> _Picture:
+    """Return the picture in `file`, which is closed: its buffer stays no longer beside the copy."""
+    content = await file.read()
+    await file.close()
+    return _Picture(content, (file.filename or "")[:255])
+
+
 class _InMemoryParser(MultiPartParser):
     spool_max_size = MAX_IMAGES_BYTES
 
@@ -204,7 +222,7 @@ async def _read_multipart(request: Request, most: int) -> list[_Picture]:
         raise GatewayError("bad_multipart", f"the multipart body cannot be read: {error.message}") from error
     try:
         files = [part for name, part in form.multi_items() if name == "file" and isinstance(part, UploadFile)]
-        pictures = [_Picture(await file.read(), (file.filename or "")[:255]) for file in files]
+        pictures = [await _picture_of_file(file) for file in files]
     finally:
         await form.close()
     if not 1 <= len(pictures) <= most:

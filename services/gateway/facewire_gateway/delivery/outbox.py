@@ -61,7 +61,7 @@ class Outbox(FrameSink):
         return await self.frames.depth()
 
     def _check_size(self, frame: Frame) -> None:
-        size = len(frame.to_bytes())
+        size = frame.size
         if size > self._mqtt_max_bytes:
             detail = (
                 f"the image makes an MQTT message of {size:,} bytes, the broker takes {self._mqtt_max_bytes:,} "
