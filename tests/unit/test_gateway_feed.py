@@ -194,6 +194,18 @@ async def test_the_stream_is_made_of_server_sent_events(monkeypatch: pytest.Monk
     assert bench.feed.subscribers == 0
 
 
+async def test_of_streams_that_come_at_once_those_too_many_get_503_before_they_begin() -> None:
+    async with open_bench() as bench, asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        streams = [tasks.create_task(bench.client.get("/v1/events"), name=f"stream {n}") for n in range(260)]
+        await until(lambda: sum(stream.done() for stream in streams) == 4)
+        bench.feed.close()
+    refused = [stream.result() for stream in streams if stream.result().status_code == 503]
+    assert [response.json()["code"] for response in refused] == ["too_many_listeners"] * 4
+    assert [response.headers["Retry-After"] for response in refused] == ["2"] * 4
+    assert [stream.result().text for stream in streams].count(": connected\n\n") == 256
+    assert bench.feed.subscribers == 0
+
+
 async def test_too_many_streams_get_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MAX_SUBSCRIBERS", 0)
     async with open_bench() as bench:

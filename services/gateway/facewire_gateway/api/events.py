@@ -12,12 +12,23 @@ from fastapi.responses import StreamingResponse
 from facewire.domain.messages import Camera, Person
 from facewire_gateway.api.auth import is_still_allowed, require
 from facewire_gateway.api.deps import Parts
-from facewire_gateway.delivery.feed import Event, Feed, Overflow
+from facewire_gateway.delivery.feed import Event, Overflow, Subscription
 
 router = APIRouter(tags=["results"])
 
 #: A comment this often keeps proxies from cutting a silent stream.
 HEARTBEAT_SECONDS = 15.0
+
+
+async def _subscription(
+    gateway: Parts,
+    camera: Camera | None = None,
+    person: Person | None = None,
+    last_event_id: Annotated[str | None, Header(max_length=64)] = None,
+) -> AsyncIterator[Subscription]:
+    """Subscribe before the answer begins, while it can still be a refusal, and until it has ended."""
+    with gateway.feed.subscribe(camera=camera, person=person, after=last_event_id) as subscription:
+        yield subscription
 
 
 @router.get(
@@ -27,22 +38,16 @@ HEARTBEAT_SECONDS = 15.0
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def get_events(
-    request: Request,
-    gateway: Parts,
-    camera: Camera | None = None,
-    person: Person | None = None,
-    last_event_id: Annotated[str | None, Header(max_length=64)] = None,
+    request: Request, subscription: Annotated[Subscription, Depends(_subscription)]
 ) -> StreamingResponse:
     """Stream each new answer as an event `result`, of one camera or with one person if asked.
 
     An event `overflow` says that answers were left out, because the reader was too slow or came back too late with its
     `Last-Event-ID`: they are in the history.
     """
-    # A generator would refuse only after the answer has begun.
-    gateway.feed.check_room()
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _stream(gateway.feed, camera, person, last_event_id)
-    return StreamingResponse(_while_allowed(request, stream), media_type="text/event-stream", headers=headers)
+    stream = _while_allowed(request, _stream(subscription))
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 async def _while_allowed(request: Request, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
@@ -54,19 +59,18 @@ async def _while_allowed(request: Request, stream: AsyncGenerator[bytes, None]) 
             yield chunk
 
 
-async def _stream(feed: Feed, camera: str | None, person: str | None, after: str | None) -> AsyncGenerator[bytes, None]:
-    with feed.subscribe(camera=camera, person=person, after=after) as subscription:
-        yield b": connected\n\n"
-        while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    item = await subscription.next()
-            except TimeoutError:
-                yield b": still here\n\n"
-                continue
-            if item is None:
-                return
-            yield _encode(item)
+async def _stream(subscription: Subscription) -> AsyncGenerator[bytes, None]:
+    yield b": connected\n\n"
+    while True:
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                item = await subscription.next()
+        except TimeoutError:
+            yield b": still here\n\n"
+            continue
+        if item is None:
+            return
+        yield _encode(item)
 
 
 def _encode(item: Event | Overflow) -> bytes:

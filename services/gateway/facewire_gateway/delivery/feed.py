@@ -181,7 +181,8 @@ class Feed:
         `after` is the id of the last event seen: later ones come first, and where they are no longer known, an
         Overflow. GatewayError where too many are subscribed.
         """
-        self.check_room()
+        if len(self._subscriptions) >= MAX_SUBSCRIBERS:
+            raise GatewayError("too_many_listeners", f"{MAX_SUBSCRIBERS} are listening, no more are taken: try later")
         subscription = Subscription(self._results, camera, person)
         if after is not None:
             self._replay(subscription, after)
@@ -194,11 +195,6 @@ class Feed:
         finally:
             self._subscriptions.discard(subscription)
             metrics.SUBSCRIBERS.set(len(self._subscriptions))
-
-    def check_room(self) -> None:
-        """Raise GatewayError where no further subscriber is taken."""
-        if len(self._subscriptions) >= MAX_SUBSCRIBERS:
-            raise GatewayError("too_many_listeners", f"{MAX_SUBSCRIBERS} are listening, no more are taken: try later")
 
     async def wait_for(self, request_id: str, seconds: float) -> RecognizedFaces | None:
         """Return the answer to `request_id` as soon as it is known, None if that takes longer than `seconds`.
