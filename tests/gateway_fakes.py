@@ -101,9 +101,10 @@ class FakeResults:
 
 @dataclass
 class FakeGallery:
-    """Faces by person."""
+    """Faces by person; `read` notes whose faces were read."""
 
     faces_of: dict[str, list[str]] = field(default_factory=dict)
+    read: list[str] = field(default_factory=list)
 
     async def version(self) -> int:
         return 1
@@ -123,8 +124,13 @@ class FakeGallery:
         raise NotImplementedError
 
     async def people(self) -> list[PersonSummary]:
+        return [summary for person in sorted(self.faces_of) if (summary := await self.person(person))]
+
+    async def person(self, person: str) -> PersonSummary | None:
+        self.read.append(person)
         moment = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
-        return [PersonSummary(person, tuple(faces), moment) for person, faces in sorted(self.faces_of.items())]
+        faces = self.faces_of.get(person)
+        return None if faces is None else PersonSummary(person, tuple(faces), moment)
 
     async def delete_face(self, person: str, face_id: str) -> bool:
         faces = self.faces_of.get(person, [])

@@ -186,6 +186,9 @@ class MemoryGalleryStore:
     async def people(self) -> list[PersonSummary]:
         raise NotImplementedError
 
+    async def person(self, person: str) -> PersonSummary | None:
+        raise NotImplementedError(person)
+
     async def delete_face(self, person: str, face_id: str) -> bool:
         raise NotImplementedError
 

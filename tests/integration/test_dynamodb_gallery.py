@@ -171,6 +171,14 @@ class CountingTable(Table):
             yield page
 
 
+async def test_nobody_else_comes_with_one_person(raw: RawTable, store: DynamoDbGalleryStore) -> None:
+    await store.add([face(1), *(face(number, f"person {number}") for number in range(2, 30))])
+    table = CountingTable(raw)
+    ada = await DynamoDbGalleryStore(table).person("Ada")
+    assert ada is not None
+    assert (ada.face_ids, table.read) == (("face 1",), 1)
+
+
 async def test_only_what_has_changed_is_loaded_again(raw: RawTable, store: DynamoDbGalleryStore) -> None:
     await store.add([face(number) for number in range(100)])
     table = CountingTable(raw)

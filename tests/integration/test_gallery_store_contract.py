@@ -70,6 +70,7 @@ async def test_an_empty_gallery(store: GalleryStore) -> None:
     assert await store.faces() == (0, [])
     assert await store.crops() == []
     assert await store.people() == []
+    assert await store.person("Ada") is None
 
 
 async def test_faces_come_back_as_added(store: GalleryStore) -> None:
@@ -149,6 +150,14 @@ async def test_people_come_by_name_with_their_faces_oldest_first(store: GalleryS
         PersonSummary("Ada", ("a1", "a2"), NOON + timedelta(minutes=2)),
         PersonSummary("Grace", ("g",), NOON + timedelta(minutes=1)),
     ]
+
+
+async def test_one_person_comes_with_the_ids_of_the_faces_oldest_first(store: GalleryStore) -> None:
+    await store.add([face("g", "Grace", minute=1), face("a2", minute=3), face("a1", minute=2)])
+    assert await store.person("Ada") == PersonSummary("Ada", ("a1", "a2"), NOON + timedelta(minutes=2))
+    assert await store.person("ada") is None
+    await store.delete_person("Ada")
+    assert await store.person("Ada") is None
 
 
 async def test_names_are_told_apart_by_every_character(store: GalleryStore) -> None:

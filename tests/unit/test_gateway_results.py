@@ -101,6 +101,13 @@ async def test_people_are_listed_shown_and_deleted(bench: Bench) -> None:
         assert (response.status_code, response.json()["code"]) == (404, "not_enrolled")
 
 
+async def test_showing_one_person_reads_no_other(bench: Bench) -> None:
+    bench.gallery.faces_of = {"Bob": ["f2"], "Ada L": ["f0", "f1"]}
+    assert (await bench.client.get("/v1/people/Ada%20L")).json()["faces"] == ["f0", "f1"]
+    assert (await bench.client.get("/v1/people/Eve")).status_code == 404
+    assert bench.gallery.read == ["Ada L", "Eve"]
+
+
 NAMES = [
     ("a%2Fb", "'/'"),
     ("a%5Cb", "must not hold"),

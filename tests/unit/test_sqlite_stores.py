@@ -8,7 +8,7 @@ import pytest
 
 from facewire.adapters.sqlite import gallery as sqlite_gallery
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.gallery import SqliteGalleryStore
+from facewire.adapters.sqlite.gallery import _PERSON, SqliteGalleryStore
 from facewire.adapters.sqlite.results import _OVERDUE, SqliteResultStore, _page_statement
 from facewire.domain.errors import GalleryError
 from facewire.domain.messages import FaceCrop, RecognizedFace, RecognizedFaces, now
@@ -45,6 +45,12 @@ async def test_overdue_requests_come_from_an_index(tmp_path: Path) -> None:
 async def test_the_oldest_frames_of_a_camera_come_from_an_index(tmp_path: Path) -> None:
     query = "SELECT id FROM messages WHERE queue = ? AND sender = ? ORDER BY id LIMIT 1"
     assert "messages_by_sender (queue=? AND sender=?)" in await _plan(tmp_path, query, ["inbox", "door"])
+
+
+async def test_one_person_comes_from_an_index_in_order(tmp_path: Path) -> None:
+    plan = await _plan(tmp_path, _PERSON, ["Ada"])
+    assert "faces_by_person (person=?)" in plan
+    assert "TEMP B-TREE" not in plan
 
 
 async def test_a_deleted_person_leaves_no_bytes_in_the_file(tmp_path: Path) -> None:

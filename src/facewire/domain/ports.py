@@ -127,6 +127,9 @@ class GalleryStore(Protocol):
     async def people(self) -> list[PersonSummary]:
         """Return everybody enrolled, by name."""
 
+    async def person(self, person: str) -> PersonSummary | None:
+        """Return one person, None where no face of hers or his is enrolled."""
+
     async def delete_face(self, person: str, face_id: str) -> bool:
         """Delete one face and everything kept of it; False if there was none.
 

@@ -47,10 +47,10 @@ async def list_people(gateway: Parts) -> dict[str, list[PersonShown]]:
 @router.get("/{person}", dependencies=_read)
 async def get_person(gateway: Parts, person: Person) -> PersonShown:
     """Show one person; 404 for somebody who is not, or no longer, enrolled."""
-    for summary in await gateway.gallery.people():
-        if summary.person == person:
-            return _shown(summary)
-    raise _not_enrolled(person)
+    summary = await gateway.gallery.person(person)
+    if summary is None:
+        raise _not_enrolled(person)
+    return _shown(summary)
 
 
 @router.delete("/{person}", dependencies=_admin)

@@ -13,6 +13,8 @@ from facewire.domain.messages import FaceCrop, now
 from facewire.domain.ports import EnrolledFace, GalleryStore, PersonSummary
 from facewire.domain.timing import from_micros, to_micros
 
+_PERSON = "SELECT face_id, enrolled_at FROM faces WHERE person = ? ORDER BY enrolled_at, rowid"
+
 
 class SqliteGalleryStore(GalleryStore):
     """Enrolled faces in `database`. Names are compared as they are, code point by code point."""
@@ -87,6 +89,17 @@ class SqliteGalleryStore(GalleryStore):
                 ids.setdefault(person, []).append(face_id)
                 first.setdefault(person, enrolled_at)
             return [PersonSummary(person, tuple(ids[person]), from_micros(first[person])) for person in ids]
+
+        return await self._database.read(select)
+
+    async def person(self, person: str) -> PersonSummary | None:
+        """Return one person, None where no face of hers or his is enrolled; no other face is read."""
+
+        def select(connection: sqlite3.Connection) -> PersonSummary | None:
+            faces = connection.execute(_PERSON, (person,)).fetchall()
+            if not faces:
+                return None
+            return PersonSummary(person, tuple(face_id for face_id, _ in faces), from_micros(faces[0][1]))
 
         return await self._database.read(select)
 

@@ -96,6 +96,11 @@ class DynamoDbGalleryStore(GalleryStore):
         """Return everybody enrolled, by name; `enrolled_at` is that of the first face."""
         return people_of(await self._items(FACES))
 
+    async def person(self, person: str) -> PersonSummary | None:
+        """Return one person, None where no face of hers or his is enrolled; DynamoDB leaves the other faces out."""
+        people = people_of(await self._faces_of(person))
+        return people[0] if people else None
+
     async def delete_face(self, person: str, face_id: str) -> bool:
         """Delete one face and everything kept of it; False if there was none."""
         return await self._change(partial(self._plan_to_delete_face, person, face_id)) > 0
@@ -104,7 +109,7 @@ class DynamoDbGalleryStore(GalleryStore):
         """Delete everything kept of a person; return how many faces that were."""
         # A change of its own: an enrolment under way is either among the items below or meets the guard.
         await self._change(partial(self._plan_to_delete, person, []), guards=[put_guard(person_guard(person))])
-        items = await self._items(FACES, only="#person = :person", values={"person": person})
+        items = await self._faces_of(person)
         batches = [[Key.of(item) for item in batch] for batch in _batches(items, deletions)]
         return sum([await self._change(partial(self._plan_to_delete, person, keys)) for keys in batches])
 
@@ -120,6 +125,9 @@ class DynamoDbGalleryStore(GalleryStore):
             return [item async for page in pages for item in page]
 
         return [item for items in await together(of_shard, SHARDS) for item in items]
+
+    async def _faces_of(self, person: str) -> list[Item]:
+        return await self._items(FACES, only="#person = :person", values={"person": person})
 
     async def _version(self) -> Version:
         return Version.of(await self._table.get(VERSION))
