@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from facewire.domain.messages import Enrolled, Failure, RecognizedFaces, RunnerUp
+from facewire.domain.errors import IntakeError, StoreError
+from facewire.domain.messages import Enrolled, Failure, RecognizedFaces, RunnerUp, sha256
 from facewire.domain.ports import Result, ResultQuery
 from gateway_fakes import Bench, answer, open_bench, picture, until
 
@@ -176,6 +177,59 @@ async def test_several_images_get_an_answer_each(bench: Bench, monkeypatch: pyte
     assert late.status_code == 202
     one = await bench.client.post(FACES, files=files[2:])
     assert (one.status_code, one.json()["status"]) == (202, "pending")
+
+
+def three_pictures(bench: Bench) -> list[tuple[str, tuple[str, bytes]]]:
+    """Return three pictures as parts of a form; unless something happens to them they are enrolled as f0, f1, f2."""
+    pictures = [picture((8, 8 + number)) for number in range(3)]
+    for number, content in enumerate(pictures):
+        bench.sink.reply_to(content, enrolled=Enrolled(person="Ada L", face_id=f"f{number}"))
+    return [("file", (f"{number}.jpg", content)) for number, content in enumerate(pictures)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage", "code"),
+    [
+        (IntakeError("overloaded", "the outbox is full"), "intake", "overloaded"),
+        (StoreError("disk_full", "no space left"), "store", "disk_full"),
+        (RuntimeError("/secret"), "gateway", "internal_error"),
+    ],
+)
+async def test_an_image_that_is_not_taken_in_is_named_and_the_others_are_enrolled(
+    bench: Bench, fault: Exception, stage: str, code: str
+) -> None:
+    files = three_pictures(bench)
+    bench.sink.faults[sha256(files[1][1][1])] = fault
+    response = await bench.client.post(FACES, files=files, data={"request_id": "r"})
+    faces = response.json()["faces"]
+    assert response.status_code == 207
+    assert [face["request_id"] for face in faces] == ["r-1", "r-2", "r-3"]
+    assert [face["filename"] for face in faces] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [face["status"] for face in faces] == ["enrolled", "failed", "enrolled"]
+    assert [faces[0]["face_id"], faces[2]["face_id"]] == ["f0", "f2"]
+    assert (faces[1]["error"]["stage"], faces[1]["error"]["code"]) == (stage, code)
+    assert "/secret" not in response.text
+
+
+async def test_an_image_whose_answer_cannot_be_read_is_pending_beside_the_others(bench: Bench) -> None:
+    files = three_pictures(bench)
+    bench.results.unreadable.add("r-2")
+    response = await bench.client.post(FACES, files=files, data={"request_id": "r"})
+    faces = response.json()["faces"]
+    assert response.status_code == 202
+    assert [face["status"] for face in faces] == ["enrolled", "pending", "enrolled"]
+    assert faces[1]["location"] == "/v1/results/r-2"
+
+
+async def test_an_image_without_an_answer_hides_none_of_those_after_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facewire_gateway.api.people.MAX_WAIT_SECONDS", 0.02)
+    files = three_pictures(bench)
+    bench.sink.replies.pop(sha256(files[0][1][1]))
+    response = await bench.client.post(FACES, files=files)
+    assert response.status_code == 202
+    assert [face["status"] for face in response.json()["faces"]] == ["pending", "enrolled", "enrolled"]
 
 
 async def test_eleven_images_are_too_many(bench: Bench) -> None:

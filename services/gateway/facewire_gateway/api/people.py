@@ -1,14 +1,17 @@
 """The people of the gallery: list, enrol, delete."""
 
+import asyncio
 import time
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+import structlog
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from facewire.domain.messages import Person, RecognizedFaces
+from facewire.domain.errors import FacewireError
+from facewire.domain.messages import Failure, Frame, Person, RecognizedFaces
 from facewire.domain.ports import PersonSummary
 from facewire_gateway.api.auth import require
 from facewire_gateway.api.budget import release_body
@@ -18,6 +21,7 @@ from facewire_gateway.api.problems import GatewayError
 from facewire_gateway.api.upload import read_enrolment
 from facewire_gateway.api.waiting import wait_for_answer
 
+_log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/people", tags=["people"])
 _read = [Depends(require("read"))]
 _admin = [Depends(require("admin"))]
@@ -32,10 +36,11 @@ class PersonShown(BaseModel):
 
 
 class _Sent(NamedTuple):
-    """A picture that has been taken in."""
+    """A picture that has been taken in, or the `fault` for which it was not."""
 
     request_id: str
     filename: str
+    fault: Failure | None = None
 
 
 @router.get("", dependencies=_read)
@@ -91,13 +96,16 @@ async def enroll(request: Request, gateway: Parts, person: Person) -> JSONRespon
     """Enrol the face in a picture, or in each of up to ten `file` parts; waits up to 30 s.
 
     `looks_like` warns of somebody else who is enrolled and looks alike. Several pictures get an answer each, in
-    `faces`; 201 says that all are enrolled, 207 that some are not.
+    `faces`; 201 says that all are enrolled, 207 that some are not. One that failed may be sent again, under its
+    `request_id`.
     """
     sent = await _accept(request, gateway, person)
     # The wait for the answers must not keep the pictures in memory.
     release_body(request)
     deadline = time.monotonic() + MAX_WAIT_SECONDS
-    answers = await _answers(request, gateway, sent, deadline)
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(_answer(request, gateway, one, deadline), name=one.request_id) for one in sent]
+    answers = [task.result() for task in waiting]
     outcomes = [_outcome(picture, answer) for picture, answer in zip(sent, answers, strict=True)]
     if len(outcomes) == 1:
         return _single(person, outcomes[0])
@@ -109,31 +117,48 @@ async def enroll(request: Request, gateway: Parts, person: Person) -> JSONRespon
 
 
 async def _accept(request: Request, gateway: Gateway, person: str) -> list[_Sent]:
-    """Take in the pictures of `person` and return what names each of them."""
+    """Take in the pictures of `person` and return what names each of them; a single one raises what it fails for."""
     frames = await read_enrolment(request, person=person)
-    for frame in frames:
+    if len(frames) == 1:
+        await gateway.sink.accept(frames[0])
+        return [_Sent(frames[0].request_id, frames[0].filename)]
+    return [_Sent(frame.request_id, frame.filename, await _fault_of(gateway, frame)) for frame in frames]
+
+
+async def _fault_of(gateway: Gateway, frame: Frame) -> Failure | None:
+    """Take in one picture out of several; return why it was not: those before it are, and the answer has to say so."""
+    try:
         await gateway.sink.accept(frame)
-    return [_Sent(frame.request_id, frame.filename) for frame in frames]
+    except FacewireError as error:
+        _log.warning("a picture was not taken in", request_id=frame.request_id, stage=error.stage, code=error.code)
+        return Failure(stage=error.stage, code=error.code, detail=error.detail)
+    except Exception:  # noqa: BLE001 - logged; the answer has to name what is committed already
+        _log.exception("a fault of the server", request_id=frame.request_id)
+        detail = "the server failed on this picture: its log has the request id"
+        return Failure(stage="gateway", code="internal_error", detail=detail)
+    return None
 
 
-async def _answers(
-    request: Request, gateway: Gateway, sent: list[_Sent], deadline: float
-) -> list[RecognizedFaces | None]:
-    """Return the answer to each picture, one after the other: they are worked on together."""
-    answers = []
-    for picture in sent:
-        seconds = max(0.0, deadline - time.monotonic())
-        answers.append(await wait_for_answer(request, gateway.feed, picture.request_id, seconds))
-    return answers
+async def _answer(request: Request, gateway: Gateway, sent: _Sent, deadline: float) -> RecognizedFaces | None:
+    """Return the answer to a picture, None where it is not known in time: it is committed, whatever the wait meets."""
+    if sent.fault is not None:
+        return None
+    try:
+        return await wait_for_answer(request, gateway.feed, sent.request_id, max(0.0, deadline - time.monotonic()))
+    except Exception as error:  # noqa: BLE001 - logged; the answer has to say that the picture is committed
+        unexpected = not isinstance(error, FacewireError)
+        _log.warning("an answer could not be read", request_id=sent.request_id, error=str(error), exc_info=unexpected)
+        return None
 
 
 def _outcome(sent: _Sent, answer: RecognizedFaces | None) -> dict[str, Any]:
     outcome: dict[str, Any] = {"request_id": sent.request_id, "filename": sent.filename}
     location = location_of(sent.request_id)
+    fault = sent.fault or (answer.error if answer else None)
+    if fault is not None:
+        return {**outcome, "status": "failed", "error": fault.model_dump()}
     if answer is None:
         return {**outcome, "status": "pending", "location": location}
-    if answer.error is not None:
-        return {**outcome, "status": "failed", "error": answer.error.model_dump()}
     if answer.enrolled is None or answer.enrolled.face_id is None:
         refused = answer.enrolled.refused if answer.enrolled else ()
         return {**outcome, "status": "refused", "refused": list(refused)}
