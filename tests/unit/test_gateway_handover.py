@@ -1,6 +1,7 @@
 """From the outbox to the broker: what is handed over, when again, and when no more."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -118,6 +119,22 @@ async def test_uploads_and_enrolments_go_to_their_topics_as_they_are(bench: Benc
     assert sorted(bench.broker.sent) == [("enroll/r2", enrolment.to_bytes()), ("uploads/r 1", upload.to_bytes())]
     assert bench.outbox.delays == [15, 15]
     assert bench.outbox.acknowledged == []
+
+
+async def test_a_frame_on_its_way_is_not_copied(bench: Bench) -> None:
+    bench.broker.open.clear()
+    large = Frame.of(picture() + bytes(4 * 1024 * 1024), request_id="r1")
+    await bench.outbox.send([large.to_bytes()])
+    tracemalloc.start()
+    try:
+        async with bench.running():
+            await until(lambda: bench.broker.under_way)
+            held, _ = tracemalloc.get_traced_memory()
+            bench.broker.open.set()
+    finally:
+        tracemalloc.stop()
+    assert held < 1024 * 1024
+    assert bench.broker.sent == [("uploads/r1", large.to_bytes())]
 
 
 async def test_what_is_handed_over_later_comes_again_later(bench: Bench) -> None:
