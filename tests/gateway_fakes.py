@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from facewire.domain.errors import IntakeError, QueueError, StoreError
+from facewire.domain.errors import FacewireError, IntakeError, QueueError, StoreError
 from facewire.domain.messages import Enrolled, Frame, RecognizedFaces, sha256
 from facewire.domain.ports import EnrolledFace, PersonSummary, Result, ResultPage, ResultQuery
 from facewire.domain.queue_ports import Lease
@@ -43,7 +43,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class FakeResults:
-    """Results by request id; `keep` takes what ranks higher. `get` fails for what is `unreadable`.
+    """Results by request id; `keep` takes what ranks higher. `get` fails for what is `unreadable`, with `fault`.
 
     Answers to content whose hash is `refused` are not kept.
     """
@@ -54,6 +54,7 @@ class FakeResults:
     named: int = 0
     faults: int = 0
     unreadable: set[str] = field(default_factory=set)
+    fault: FacewireError = field(default_factory=lambda: StoreError("io_error", "the disk failed"))
     refused: set[str] = field(default_factory=set)
 
     async def expect(self, frame: Frame) -> None:
@@ -78,7 +79,7 @@ class FakeResults:
 
     async def get(self, request_id: str) -> Result | None:
         if request_id in self.unreadable:
-            raise StoreError("io_error", "the disk failed")
+            raise self.fault
         return self.known.get(request_id)
 
     async def page(self, query: ResultQuery) -> ResultPage:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from facewire.domain.errors import FacewireError, RecognizeError, StoreError
 from facewire.domain.messages import RecognizedFaces
 from facewire_gateway.api import events
 from facewire_gateway.api.problems import GatewayError
@@ -111,7 +112,9 @@ async def test_what_is_replayed_is_what_the_store_says_by_then(results: FakeResu
     assert all("Ada" not in str(event) for event in events)
 
 
-async def test_a_replay_that_cannot_be_read_is_a_gap(results: FakeResults, source: Feed) -> None:
+@pytest.mark.parametrize("fault", [StoreError("io_error", "disk"), RecognizeError("bad_message", "newer")])
+async def test_a_replay_that_cannot_be_read_is_a_gap(results: FakeResults, source: Feed, fault: FacewireError) -> None:
+    results.fault = fault
     await keep_and_publish(results, source, "a", "b")
     results.unreadable.add("a")
     with source.subscribe(after=f"{source._run}-0") as back:

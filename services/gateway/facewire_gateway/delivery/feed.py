@@ -10,7 +10,7 @@ from datetime import datetime
 
 import structlog
 
-from facewire.domain.errors import StoreError
+from facewire.domain.errors import FacewireError
 from facewire.domain.messages import RecognizedFaces
 from facewire.domain.ports import ResultStore
 from facewire_gateway import metrics
@@ -104,7 +104,7 @@ class Subscription:
         """Return the event with its answer as it is now, None if it is not one of those asked for or cannot be read."""
         try:
             result = await self._results.get(past.request_id)
-        except StoreError as error:
+        except FacewireError as error:
             self._gap = True
             _log.warning("a past event could not be read", request_id=past.request_id, error=error.code)
             return None
