@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REFERENCE := .venv-reference
 MINISTACK := .venv-ministack
 
-.PHONY: demo test e2e greengrass rie check format bench up setup reference models clean
+.PHONY: demo test coverage e2e greengrass rie check docs format bench up setup reference models clean
 
 demo: $(VENV)/.ready  ## start everything in a temporary folder, recognise two people, print the table
 	$(BIN)/facewire demo
@@ -16,6 +16,9 @@ up: $(VENV)/.ready  ## run Facewire on this machine: http://127.0.0.1:8080, mqtt
 test: $(VENV)/.ready $(MINISTACK)/.ready  ## all tests, two files at a time: most of them wait
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
+coverage: $(VENV)/.ready $(MINISTACK)/.ready  ## the unit tests, with the least coverage that they have to reach
+	$(BIN)/pytest tests/unit --numprocesses 2 --dist loadfile --cov
+
 e2e: $(VENV)/.ready  ## the containers: build, run, break, restart (needs Docker)
 	$(BIN)/pytest tests/e2e/containers
 
@@ -24,6 +27,9 @@ check: $(VENV)/.ready  ## lint, types, import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.ready  ## the site of docs/ in build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.ready  ## bring the code into its form
 	$(BIN)/ruff format

@@ -10,8 +10,8 @@ from facewire_standalone.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "deploy").rglob("README.md")),
 ]
 
@@ -53,6 +53,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_are_there(page: Path) -> None:
-    folders = "src|services|deploy|tests|tools|benchmarks|docs|samples"
+    folders = "src|services|deploy|tests|tools|benchmarks|docs|examples|samples"
     named = re.findall(rf"`((?:{folders})/[\w./-]+\.\w+)`", page.read_text())
     assert not [name for name in named if not (ROOT / name).exists()]
