@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import typer
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
@@ -18,6 +20,7 @@ from facewire.domain import messages
 from facewire.vision.models import ATTRIBUTES, specs
 from facewire.vision.quality import Refusal
 from facewire_gateway.api import events, frames, health, people, results
+from facewire_standalone.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -95,6 +98,28 @@ def test_the_page_of_messages_names_each_field() -> None:
     assert sorted(fields - named) == []
 
 
+def commands_in(page: Path) -> list[list[str]]:
+    """Return the words of each `facewire` command in the blocks of a page, without what stands before them."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    found = [
+        re.match(r"(?:KEY=\$\()?(?:[A-Z_]+=\S+ )*(?:\S*/)?facewire (.+)|.*\binit ((?:keys|certs) .+)", line)
+        for line in lines
+    ]
+    return [shlex.split((match[1] or match[2]).rstrip(")"), comments=True) for match in found if match]
+
+
+@pytest.mark.parametrize("page", [*sorted(DOCS.glob("*.md")), ROOT / "README.md"], ids=lambda page: page.stem)
+def test_every_command_in_a_page_exists_with_its_options(page: Path) -> None:
+    for words in commands_in(page):
+        command = typer.main.get_command(app)
+        rest = iter(words)
+        while isinstance(command, typer.core.TyperGroup):
+            command = command.commands[next(rest)]
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in rest if word.startswith("--")} <= options, words
+
+
 def test_every_reason_is_explained() -> None:
     enrolment, answers = (DOCS / "enrolment.md").read_text(), (DOCS / "messages.md").read_text()
     assert not [reason for reason in get_args(Refusal) if f"`{reason}`" not in enrolment]
@@ -126,5 +151,5 @@ def test_every_model_has_a_notice_and_it_ships() -> None:
     assert not [name for name in named if f"`{name}`" not in notices and f"`{name}.onnx`" not in notices]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "THIRD_PARTY_NOTICES.md" in project["license-files"]
-    # hatchling builds no wheel without the files that it is to contain, in the images neither
+    # What the images are not built from is missing in their wheel, and hatchling says nothing.
     assert {f"!{name}" for name in project["license-files"]} <= set((ROOT / ".dockerignore").read_text().splitlines())
