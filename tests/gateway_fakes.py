@@ -193,6 +193,7 @@ class FakeQueue:
     extended: list[tuple[list[Lease], float]] = field(default_factory=list)
     delayed: list[Lease] = field(default_factory=list)
     returned: int = 0
+    uncounted: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     faults: int = 0
 
@@ -217,12 +218,12 @@ class FakeQueue:
         self.acknowledged += leases
 
     async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
-        assert (delay == 0) is unused
         self.returned += len(leases)
-        if unused:
-            self.waiting += leases
-        else:
+        self.uncounted += len(leases) * unused
+        if delay:
             self.delayed += leases
+        else:
+            self.waiting += leases
 
     async def bury(self, lease: Lease, reason: str) -> None:
         self.buried.append((lease, reason))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, now
 from facewire.domain.queue_ports import MAX_RECEIVES
-from facewire_gateway.delivery import drain
+from facewire.work.retry import RetryStrategy
 from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.dead_letters import drain_dead_letters
+from facewire_gateway.delivery.drain import ANSWERS, drain_responses
 from facewire_gateway.delivery.feed import Feed
 
 LEASE_SECONDS = 0.02
@@ -87,16 +89,14 @@ class SurprisedResults(SqliteResultStore):
         raise KeyError(len(answers))
 
 
-async def test_an_answer_that_always_fails_unexpectedly_is_buried(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drain, "_RETRY_SECONDS", LEASE_SECONDS)
+async def test_an_answer_that_always_fails_unexpectedly_is_dead_lettered(database: Database) -> None:
+    policy = replace(ANSWERS, retry=RetryStrategy(delays=(LEASE_SECONDS,)))
     queue, results = SqliteQueue(database, "responses"), SurprisedResults(database)
     await queue.send([RecognizedFaces(request_id="r1", result="Ada").to_bytes()])
     stop = asyncio.Event()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         audience = SoleGateway(Feed(results), publish_nothing)
-        tasks.create_task(drain.drain_responses(queue, results, audience, stop))
+        tasks.create_task(drain_responses(queue, results, audience, stop, policy=policy))
         (letter,) = await queue.dead_letters().receive(1, wait=5)
         stop.set()
     assert RecognizedFaces.from_bytes(letter.body).request_id == "r1"

@@ -25,7 +25,6 @@ from facewire.runtime.settings import GatewaySettings
 from facewire_detector.intake import Intake
 from facewire_gateway.api.auth import KeyRing
 from facewire_gateway.app import create_app
-from facewire_gateway.delivery import drain
 from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.drain import drain_responses
 from facewire_gateway.delivery.feed import Feed
@@ -101,11 +100,6 @@ async def serving(path: Path, **given: object) -> AsyncIterator[Running]:
         await server
         pipeline.cancel()
         drained.set()
-
-
-@pytest.fixture(autouse=True)
-def a_quick_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "WAIT_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from facewire.domain import messages
+from facewire.domain.quality_gate import Refusal
 from facewire.vision.models import ATTRIBUTES, specs
-from facewire.vision.quality import Refusal
 from facewire_gateway.api import events, frames, health, people, results
 from facewire_standalone.cli import app
 

@@ -12,7 +12,6 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 ANSWERS = Counter("facewire_gateway_answers_total", "Answers drained, by what became of them", ["outcome"])
-DRAIN_FAULTS = Counter("facewire_gateway_drain_faults_total", "Batches of answers that were tried again", ["error"])
 PUBLISHED = Counter("facewire_gateway_published_total", "Answers sent to cameras over MQTT, by outcome", ["outcome"])
 HANDED_OVER = Counter(
     "facewire_gateway_handed_over_total", "Uploads that were due in the outbox, by outcome", ["outcome"]

@@ -47,14 +47,14 @@ def jittered(seconds: float) -> float:
     return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
 
 
-async def uninterrupted(work: Coroutine[Any, Any, T], *, cancelled: asyncio.Event, grace: float) -> T:
-    """Return what `work` returns, and run it to its end even if the caller is cancelled meanwhile.
+async def uninterrupted(work: Coroutine[Any, Any, None], *, cancelled: asyncio.Event, grace: float) -> None:
+    """Run `work` to its end even if the caller is cancelled meanwhile.
 
     A cancellation sets `cancelled`, for the work to come to an end early, and cuts it off after `grace` seconds.
     """
     task = asyncio.create_task(work)
     try:
-        return await asyncio.shield(task)
+        await asyncio.shield(task)
     except asyncio.CancelledError:
         cancelled.set()
         await asyncio.wait({task}, timeout=grace)

@@ -12,7 +12,8 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 MESSAGES = Counter(
     "facewire_messages",
-    "Messages by what became of them: done, failed (answered so), retried, held (in an outage), dead_lettered.",
+    "Messages by what became of them: done, failed (answered so), retried, held (in an outage), dead_lettered, "
+    "deleted.",
     ["stage", "outcome"],
 )
 STEP_SECONDS = Histogram(

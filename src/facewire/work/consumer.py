@@ -17,7 +17,7 @@ from facewire.domain.errors import FacewireError, QueueError, StoreError
 from facewire.domain.failures import error_name, error_origin
 from facewire.domain.queue_ports import Queue
 from facewire.runtime import metrics
-from facewire.runtime.backoff import Backoff, cut_off, happens_within, uninterrupted
+from facewire.runtime.backoff import Backoff, cut_off, happens_within
 from facewire.work.delivery import Delivery, Settled, note_queue_error
 from facewire.work.handler import DeadLetter, Done, Handler, Message, Outcome, RetryAfter, Verdict
 from facewire.work.in_flight import InFlight
@@ -30,6 +30,8 @@ _LAST_RECEIVE_SECONDS = 0.1
 #: How long a queue that is told to stop may take to answer.
 _RETURN_SECONDS = 1.0
 
+#: When messages come again that a stop took out of an outage: not while the queue is being emptied.
+_HELD_SECONDS = 1.0
 DEFAULT_RETRY = RetryStrategy()
 DEFAULT_BACKOFF = Backoff()
 
@@ -43,8 +45,8 @@ class Policy:
     `concurrency` batches of up to `batch_size` messages are worked on at a time; a batch that is not full waits up to
     `batch_wait_seconds` for more. `prefetch` further messages are leased ahead. `lease_seconds` is what leases are
     extended by, `receive_seconds` how long a receive waits, `drain_seconds` how long a stop waits for what is in
-    flight; with `until_empty` for the whole queue. A batch under way when the consumer is cancelled has
-    `grace_seconds` to end.
+    flight, with `until_empty` for the whole queue (None: the caller bounds it). A batch under way when the consumer is
+    cancelled is given back, and worked on again.
 
     `retry` says when a message that failed is received again. With `hold` a batch that meets an outage of a store or
     queue stays in flight and is tried again by `backoff`: for consumers that can do nothing else meanwhile. Without
@@ -57,8 +59,7 @@ class Policy:
     prefetch: int = 1
     lease_seconds: float = 30.0
     receive_seconds: float = 20.0
-    drain_seconds: float = 5.0
-    grace_seconds: float = 0.0
+    drain_seconds: float | None = 5.0
     until_empty: bool = False
     hold: bool = False
     dead_letter: bool = True
@@ -103,7 +104,7 @@ class _Consumer(Generic[M]):
             try:
                 # A receive that still waits shortly after a stop is cut off, in an orderly way.
                 await cut_off(self._receive(), self._stop, moment=_LAST_RECEIVE_SECONDS, grace=_RETURN_SECONDS)
-            except QueueError as error:
+            except Exception as error:  # noqa: BLE001 - logged and counted; the next receive may go well
                 note_queue_error(self._handler.name, "receive", error)
                 await happens_within(self._stop, next(pauses))
             else:
@@ -129,23 +130,17 @@ class _Consumer(Generic[M]):
                 await self._settle(message, outcome)
 
     async def _attempt(self, messages: Sequence[Message[M]]) -> Sequence[Outcome]:
-        outcomes = await self._attempt_once(messages)
+        outcomes = await attempt(self._handler, messages, self._policy.retry)
         pauses = self._policy.backoff.pauses()
         while self._policy.hold and (held := [place for place, outcome in enumerate(outcomes) if _is_held(outcome)]):
             self._note_held(outcomes[held[0]])
             if await happens_within(self._stop, next(pauses)):
-                again: Sequence[Outcome] = [RetryAfter(0, count_attempt=False) for _ in held]
+                again: Sequence[Outcome] = [RetryAfter(_HELD_SECONDS, count_attempt=False) for _ in held]
             else:
-                again = await self._attempt_once([messages[place] for place in held])
+                again = await attempt(self._handler, [messages[place] for place in held], self._policy.retry)
             for place, outcome in zip(held, again, strict=True):
                 outcomes[place] = outcome
         return outcomes
-
-    async def _attempt_once(self, messages: Sequence[Message[M]]) -> list[Outcome]:
-        work = attempt(self._handler, messages, self._policy.retry)
-        if not self._policy.grace_seconds:
-            return await work
-        return await uninterrupted(work, cancelled=asyncio.Event(), grace=self._policy.grace_seconds)
 
     async def _settle(self, message: Message[M], outcome: Outcome) -> None:
         verdict = await judge(self._handler, message, outcome, self._policy.retry)
@@ -182,10 +177,13 @@ class _Consumer(Generic[M]):
 
     def _note_failure(self, message: Message[M], error: Exception, verdict: Verdict) -> None:
         reason = verdict.reason if isinstance(verdict, DeadLetter) else None
-        metrics.MESSAGES.labels(self._handler.name, "failed" if reason is None else "dead_lettered").inc()
+        given_up = "dead_lettered" if self._policy.dead_letter else "deleted"
+        outcome = "failed" if reason is None else given_up
+        metrics.MESSAGES.labels(self._handler.name, outcome).inc()
         detail = error.detail if isinstance(error, FacewireError) else None
         facts = {"error": error_name(error), "detail": detail, "size": len(message.lease.body)}
-        self._log.warning("a message failed", request_id=_request_id(message), dead_letter=reason, **facts)
+        log = self._log.error if outcome == "deleted" else self._log.warning
+        log("a message failed", outcome=outcome, request_id=_request_id(message), reason=reason, **facts)
 
     def _note_held(self, outcome: Outcome) -> None:
         if isinstance(outcome, FacewireError):

@@ -7,7 +7,8 @@ from typing import Any
 
 import structlog
 
-from facewire.domain.errors import QueueError
+from facewire.domain.errors import FacewireError, QueueError
+from facewire.domain.failures import error_name, error_origin
 from facewire.domain.queue_ports import AtomicQueue, Lease, PartialError, Queue, Sender
 from facewire.runtime import metrics
 from facewire.runtime.backoff import Backoff, happens_within, uninterrupted
@@ -146,10 +147,11 @@ class Delivery:
         return False
 
 
-def note_queue_error(stage: str, call: str, error: QueueError) -> None:
+def note_queue_error(stage: str, call: str, error: Exception) -> None:
     """Log and count a call that a queue could not answer."""
     metrics.QUEUE_ERRORS.labels(stage, call).inc()
-    _log.warning("the queue did not answer", stage=stage, call=call, error=error.code, detail=error.detail)
+    detail = error.detail if isinstance(error, FacewireError) else error_origin(error)
+    _log.warning("the queue did not answer", stage=stage, call=call, error=error_name(error), detail=detail)
 
 
 def _by_queue(batch: Sequence[Settled]) -> list[tuple[Sender, list[tuple[Lease, bytes]]]]:

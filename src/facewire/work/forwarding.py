@@ -2,39 +2,47 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import structlog
 
-from facewire.domain.errors import QueueError
+from facewire.domain.errors import FacewireError, QueueError
 from facewire.domain.failures import answer_given_up
 from facewire.domain.messages import Source
-from facewire.domain.queue_ports import Lease, PartialError, Queue, Sender
-from facewire.runtime.backoff import growing_pauses, happens_within, uninterrupted
-from facewire.work.delivery import note_queue_error
+from facewire.domain.queue_ports import Queue, Sender
+from facewire.work.consumer import Policy, consume
+from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
+from facewire.work.retry import RetryStrategy
 
-STAGE = "forward"
-_BATCH = 10
-#: A stop is noticed after at most this long without a message.
-_WAIT_SECONDS = 1.0
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
-#: How long a batch that is under way when the forwarding is cancelled may take.
-_GRACE_SECONDS = 1.0
+#: An outage counts against no answer; what `responses` refuses for good is deleted, as nothing else could become of it.
+FORWARDING = Policy(
+    batch_size=10,
+    prefetch=10,
+    drain_seconds=2.0,
+    until_empty=True,
+    hold=True,
+    dead_letter=False,
+    retry=RetryStrategy(max_receives=None),
+)
 
 _log = structlog.get_logger(__name__)
 
 
-async def forward_answers(answers: Queue, responses: Sender, stop: asyncio.Event) -> None:
+async def forward_answers(
+    answers: Queue, responses: Sender, stop: asyncio.Event, *, policy: Policy = FORWARDING
+) -> None:
     """Send what comes over `answers` to `responses`, and only then delete it, until `stop` is set and it is empty.
 
-    While `responses` is out of reach it is tried again until the stop; what is left stays in `answers`, and an outage
-    does not count as a receive. An answer that `responses` refuses for good is deleted and logged.
+    While `responses` is out of reach it is tried again; what is left at the stop stays in `answers`. An answer that
+    `responses` refuses for good is deleted and logged.
     """
-    await _forward(answers, responses, stop, lambda body: body)
+    await consume(answers, _Forward(responses, lambda body: body), policy, stop)
 
 
-async def forward_dead_letters(dead: Queue, responses: Sender, stop: asyncio.Event, *, source: Source) -> None:
-    """Do the same for messages that were given up: answers go as they are, to all others goes `failed: dead_letter`.
+async def forward_dead_letters(
+    dead: Queue, responses: Sender, stop: asyncio.Event, *, source: Source, policy: Policy = FORWARDING
+) -> None:
+    """Do the same for dead letters: answers go as they are, to all others goes `failed: dead_letter`.
 
     One that names no request is deleted and logged.
     """
@@ -44,44 +52,23 @@ async def forward_dead_letters(dead: Queue, responses: Sender, stop: asyncio.Eve
         _log.error("a message was given up", request_id=None if answer is None else answer.request_id)
         return None if answer is None else answer.to_bytes()
 
-    await _forward(dead, responses, stop, answer_in)
+    await consume(dead, _Forward(responses, answer_in), policy, stop)
 
 
-async def _forward(
-    queue: Queue, responses: Sender, stop: asyncio.Event, answer_in: Callable[[bytes], bytes | None]
-) -> None:
-    pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-    while True:
-        last = stop.is_set()
-        try:
-            if leases := await queue.receive(_BATCH, wait=0 if last else _WAIT_SECONDS):
-                found = await asyncio.to_thread(lambda leases: [answer_in(lease.body) for lease in leases], leases)
-                moving = _move(queue, leases, responses, found)
-                await uninterrupted(moving, cancelled=asyncio.Event(), grace=_GRACE_SECONDS)
-            elif last:
-                return
-            pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-        except QueueError as error:
-            note_queue_error(STAGE, "send", error)
-            if await happens_within(stop, next(pauses)) and last:
-                return
+class _Forward(Handler[bytes | None]):
+    name: ClassVar[str] = "forward"
+    error: ClassVar[type[FacewireError]] = QueueError
 
+    def __init__(self, responses: Sender, answer_in: Callable[[bytes], bytes | None]) -> None:
+        self._responses = responses
+        self._answer_in = answer_in
 
-async def _move(queue: Queue, leases: Sequence[Lease], responses: Sender, bodies: Sequence[bytes | None]) -> None:
-    """Send the bodies and delete their messages; give back those of which `responses` takes the body later only."""
-    sends = [(lease, body) for lease, body in zip(leases, bodies, strict=True) if body is not None]
-    try:
-        await responses.send([body for _, body in sends])
-    except PartialError as error:
-        if error.refused:
-            _log.error("answers were refused, and are lost", answers=len(error.refused), detail=error.detail)
-        left = [sends[position][0] for position in error.left]
-        await queue.acknowledge([lease for lease in leases if lease not in left])
-        if not left:
-            return
-        await queue.give_back(left, unused=True)
-        raise
-    except QueueError:
-        await queue.give_back(leases, unused=True)
-        raise
-    await queue.acknowledge(leases)
+    def read(self, body: bytes) -> bytes | None:
+        return self._answer_in(body)
+
+    async def handle(self, messages: Sequence[Message[bytes | None]]) -> Sequence[Outcome]:
+        bodies = await asyncio.to_thread(lambda: [message.content for message in messages])
+        return [Done([] if body is None else [Outgoing(self._responses, body)]) for body in bodies]
+
+    def failure(self, message: Message[bytes | None], error: FacewireError) -> Sequence[Outgoing]:  # noqa: ARG002
+        return ()

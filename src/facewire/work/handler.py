@@ -57,7 +57,7 @@ class Message(Generic[M]):
     def __init__(self, lease: Lease, read: Callable[[bytes], M]) -> None:
         self.lease = lease
         self._read = read
-        self._content: M | None = None
+        self._content: list[M] = []
         self._error: FacewireError | None = None
 
     @property
@@ -65,13 +65,13 @@ class Message(Generic[M]):
         """What the body holds; the FacewireError of `read` where that is nothing."""
         if self._error is not None:
             raise self._error
-        if self._content is None:
+        if not self._content:
             try:
-                self._content = self._read(self.lease.body)
+                self._content.append(self._read(self.lease.body))
             except FacewireError as error:
                 self._error = error
                 raise
-        return self._content
+        return self._content[0]
 
 
 class Handler(Protocol[M]):
