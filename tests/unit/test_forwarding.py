@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from structlog.testing import capture_logs
 
-from facewire.domain.errors import IntakeError
+from facewire.domain.errors import IntakeError, QueueError
 from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces, failed
 from facewire.domain.queue_ports import Lease
 from facewire.runtime.backoff import Backoff
@@ -134,3 +134,30 @@ async def test_a_batch_under_way_is_settled_though_the_forwarding_is_cancelled()
         await asyncio.wait({task})
     assert len(responses.bodies) == 1
     assert answers.bodies == []
+
+
+async def test_it_ends_beside_a_failed_sibling_though_the_queue_fails_meanwhile() -> None:
+    receiving, stop = asyncio.Event(), asyncio.Event()
+
+    class Failing(MemoryQueue):
+        async def receive(self, limit: int, *, wait: float) -> list[Lease]:
+            receiving.set()
+            try:
+                return await super().receive(limit, wait=60 * wait)
+            except asyncio.CancelledError as error:
+                raise QueueError("busy", "another process has been writing") from error
+
+    async def forward_beside_a_failing_sibling() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(forward_answers(Failing(), MemoryQueue(), stop))
+            await receiving.wait()
+            message = "sibling"
+            raise RuntimeError(message)
+
+    group = asyncio.create_task(forward_beside_a_failing_sibling())
+    await asyncio.wait({group}, timeout=5)
+    ended = group.done()
+    stop.set()
+    with pytest.raises(ExceptionGroup, match="unhandled"):
+        await group
+    assert ended

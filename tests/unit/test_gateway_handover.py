@@ -1,9 +1,10 @@
 """From the outbox to the broker: what is handed over, when again, and when no more."""
 
 import asyncio
+import sqlite3
 import tracemalloc
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -109,6 +110,11 @@ def test_the_pauses_double_up_to_the_deadline() -> None:
     assert pauses == [15, 30, 60, 120, 240, 135]
     assert age == SETTINGS.answer_deadline_seconds
     assert next_handover(age + 5, SETTINGS) == 0
+
+
+def test_an_age_of_before_the_receipt_is_no_age() -> None:
+    """A clock that was set back makes no circle of hand-overs."""
+    assert next_handover(-3600, SETTINGS) == SETTINGS.handover_seconds
 
 
 async def test_uploads_and_enrolments_go_to_their_topics_as_they_are(bench: Bench) -> None:
@@ -308,3 +314,29 @@ async def test_hand_overs_are_never_too_many_for_the_queue(
                 await asyncio.sleep(0.01)
             bench.stop.set()
         assert (await outbox.depth()).dead == 0
+
+
+async def test_it_ends_beside_a_failed_sibling_though_another_writer_holds_the_outbox(
+    bench: Bench, tmp_path: Path
+) -> None:
+    async with Database.open(tmp_path / "outbox.db") as database:
+        outbox = Inbox(database, "outbox", max_bytes=10**6, policy="all", id_window_seconds=600)
+        with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+
+            async def hand_over_beside_a_failing_sibling() -> None:
+                async with asyncio.TaskGroup() as tasks:
+                    work = HandOver(outbox, bench.results, bench.broker, Backlog(bench.depth), SETTINGS)
+                    tasks.create_task(work.run(bench.stop))
+                    await database.read(lambda _: None)  # every worker waits for the other writer by now
+                    message = "sibling"
+                    raise RuntimeError(message)
+
+            group = asyncio.create_task(hand_over_beside_a_failing_sibling())
+            await asyncio.wait({group}, timeout=10)
+            ended = group.done()
+            other.execute("ROLLBACK")
+        bench.stop.set()
+        with pytest.raises(ExceptionGroup, match="unhandled"):
+            await group
+        assert ended

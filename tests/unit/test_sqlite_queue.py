@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,37 @@ async def test_a_cancelled_receive_leaves_its_messages_to_others_uncounted(queue
 
     (lease,) = await queue.receive(1, wait=0)
     assert lease.receives == 1
+
+
+async def test_a_cancelled_receive_ends_at_once_whatever_another_writer_holds(
+    database: Database, queue: SqliteQueue
+) -> None:
+    await queue.send([b"1"])
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        receive = asyncio.create_task(queue.receive(1, wait=10))
+        await database.read(lambda _: None)  # the receive waits for the other writer by now
+        receive.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait({receive})
+        assert receive.cancelled()
+        other.execute("ROLLBACK")
+
+    (lease,) = await queue.receive(1, wait=10)
+    assert lease.receives == 1
+
+
+async def test_the_end_of_the_database_waits_for_what_a_cancelled_receive_hands_back(tmp_path: Path) -> None:
+    async with Database.open(tmp_path / "facewire.db") as database:
+        queue = SqliteQueue(database, "test")
+        await queue.send([b"1"])
+        receive = asyncio.create_task(queue.receive(1, wait=10))
+        await asyncio.sleep(0)
+        receive.cancel()
+        await asyncio.wait({receive})
+    async with Database.open(tmp_path / "facewire.db") as database:
+        (lease,) = await SqliteQueue(database, "test").receive(1, wait=0)
+        assert lease.receives == 1
 
 
 async def test_a_receipt_of_another_queue_is_refused(queue: SqliteQueue) -> None:

@@ -21,7 +21,7 @@ from awsiot.eventstreamrpc import (  # type: ignore[import-untyped]
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient  # type: ignore[import-untyped]
 
 from facewire.runtime.background import background
-from facewire.runtime.backoff import growing_pauses
+from facewire.runtime.backoff import end_if_cancelled, growing_pauses
 from facewire_greengrass.nucleus_errors import CALL_SECONDS, NucleusError, as_nucleus_errors
 from facewire_greengrass.settings import NucleusSettings
 
@@ -158,6 +158,7 @@ class Nucleus:
                 self._note_outage("the connection was closed")
             except NucleusError as error:
                 self._note_outage(error.detail)
+            end_if_cancelled()
             await asyncio.sleep(next(self._pauses))
 
     async def _hold_connection(self) -> None:

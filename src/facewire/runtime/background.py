@@ -5,22 +5,30 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from facewire.runtime.backoff import end_if_cancelled
+
 
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
     """Run `work` beside the block and cancel it at the block's end.
 
     Should `work` fail, the block is cancelled and the failure raised as an exception group. What the block itself
-    raises comes out as it is: a bare TaskGroup would wrap it, and callers could no longer catch it by its class.
+    raises comes out as it is: a bare TaskGroup would wrap it, and callers could no longer catch it by its class. A
+    cancellation of the block wins over what fails while it ends.
     """
     failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(work, name=name)
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - raised again below, outside the group
-            failure = error
-        finally:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(work, name=name)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised again below, outside the group
+                failure = error
+            finally:
+                task.cancel()
+    except ExceptionGroup:
+        end_if_cancelled()
+        raise
     if failure is not None:
+        end_if_cancelled()
         raise failure

@@ -9,8 +9,20 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def end_if_cancelled() -> None:
+    """Raise CancelledError where the task has been cancelled and another error took the place of that.
+
+    A clean-up that fails does so, and a TaskGroup with a task that fails as it is cancelled. Call it where an error is
+    caught to try again: a task that goes on then never ends.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def happens_within(event: asyncio.Event, seconds: float) -> bool:
-    """Return whether `event` is set, waiting up to `seconds` for it."""
+    """Return whether `event` is set, waiting up to `seconds` for it; CancelledError as of `end_if_cancelled`."""
+    end_if_cancelled()
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

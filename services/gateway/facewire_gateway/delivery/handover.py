@@ -50,8 +50,10 @@ class Timing(Protocol):
 def next_handover(age: float, timing: Timing) -> float:
     """Return the seconds until a frame is handed over again, `age` seconds after it was received.
 
-    Doubling from hand-over to hand-over, and told by the age alone, so no restart begins anew.
+    Doubling from hand-over to hand-over, and told by the age alone, so no restart begins anew. A frame from the future,
+    as the clock was set back, has no age.
     """
+    age = max(0.0, age)
     return min(timing.handover_seconds + age, max(0.0, timing.answer_deadline_seconds - age))
 
 
@@ -143,7 +145,7 @@ class HandOver:
         await self.outbox.bury(lease, str(fault))
 
     def _age(self, frame: Frame) -> float:
-        return (self.clock() - frame.received_at).total_seconds()
+        return max(0.0, (self.clock() - frame.received_at).total_seconds())
 
 
 async def _read(body: bytes) -> Frame:

@@ -26,7 +26,7 @@ from facewire.adapters.mqtt.client import MAX_PUBLISHES, new_client, paho
 from facewire.adapters.mqtt.tls import tls_context, with_secret
 from facewire.domain.errors import QueueError
 from facewire.runtime.background import background
-from facewire.runtime.backoff import growing_pauses
+from facewire.runtime.backoff import end_if_cancelled, growing_pauses
 from facewire.runtime.settings import MqttSettings
 
 #: QoS 0 messages that wait for the consumer are dropped and counted beyond this.
@@ -178,6 +178,7 @@ class MqttConnection:
                 await self._hold_connection()
             except* aiomqtt.MqttError as failures:
                 self._note_outage(failures.exceptions[0])
+            end_if_cancelled()
             await asyncio.sleep(next(self._pauses))
 
     async def _hold_connection(self) -> None:

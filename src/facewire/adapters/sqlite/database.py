@@ -46,6 +46,7 @@ class Database:
         self._writer = _Lane("sqlite-writer", 1, lambda: open_writer(path), _serve_writes)
         self._readers = _Lane("sqlite-reader", READERS, lambda: open_reader(path), _serve_reads)
         self._signals: defaultdict[str, Signal] = defaultdict(Signal)
+        self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
     @asynccontextmanager
@@ -53,7 +54,7 @@ class Database:
         """Open the file, made with mode 0600 (its folder with 0700) where absent, and close it in the end.
 
         StoreError `unwritable`, `not_a_database`, `newer_schema` where that cannot be done. Closing first commits
-        what was written before.
+        what was written before, and what is written in the background.
         """
         database = cls(path)
         try:
@@ -61,6 +62,8 @@ class Database:
             await database._readers.start()
             yield database
         finally:
+            if database._background:
+                await asyncio.wait(database._background)
             await database._readers.close()
             await database._writer.close()
 
@@ -79,6 +82,11 @@ class Database:
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run `query` in a reader thread, on one consistent view of everything committed so far."""
         return await self._readers.call(query)
+
+    def in_background(self, work: "asyncio.Task[None]") -> None:
+        """Let `work` come to its end by itself, at the latest as the database is closed."""
+        self._background.add(work)
+        work.add_done_callback(self._background.discard)
 
     def signal(self, name: str) -> "Signal":
         """Return the signal that users of this database in this process share under `name`."""

@@ -13,6 +13,7 @@ import structlog
 
 from facewire.adapters.sqlite.database import Database
 from facewire.domain.errors import QueueError, StoreError
+from facewire.domain.failures import error_name
 from facewire.domain.messages import MAX_MESSAGE_BYTES
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue, Sender
 
@@ -113,7 +114,10 @@ class SqliteQueue(Queue):
         self._signal.notify()
 
     async def receive(self, limit: int, *, wait: float) -> list[Lease]:
-        """Return up to `limit` messages, oldest first, waiting up to `wait` seconds for the first."""
+        """Return up to `limit` messages, oldest first, waiting up to `wait` seconds for the first.
+
+        A cancelled receive ends at once; what may have been lent to it is handed back in the background.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         while True:
@@ -176,9 +180,16 @@ class SqliteQueue(Queue):
             return await self._write(lambda connection: self._take(connection, limit, token))
         except asyncio.CancelledError:
             # The messages may be lent already, to nobody now.
-            await self._write(lambda connection: self._take_back(connection, token))
-            self._signal.notify()
+            returning = asyncio.create_task(self._hand_back(token), name=f"hand back {self.name}")
+            self._database.in_background(returning)
             raise
+
+    async def _hand_back(self, token: str) -> None:
+        try:
+            await self._write(lambda connection: self._take_back(connection, token))
+        except QueueError as error:
+            _log.warning("messages come back when their leases end", queue=self.name, error=error_name(error))
+        self._signal.notify()
 
     def _take(self, connection: sqlite3.Connection, limit: int, token: str) -> tuple[list[Lease], float]:
         now = time.time()

@@ -12,7 +12,7 @@ from facewire.adapters.aws.dynamodb.items import Item, Key, Value, Write, attrib
 from facewire.adapters.aws.dynamodb.schema import INDEXES, ensure_table
 from facewire.adapters.aws.errors import AWS_ERRORS, error_code, explain_error
 from facewire.domain.errors import StoreError
-from facewire.runtime.backoff import growing_pauses
+from facewire.runtime.backoff import end_if_cancelled, growing_pauses
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -183,6 +183,7 @@ async def together(work: Callable[[A], Coroutine[Any, Any, T]], parts: Iterable[
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(in_place(part)) for part in parts]
     except ExceptionGroup as errors:
+        end_if_cancelled()
         raise errors.exceptions[0] from errors
     return [task.result() for task in running]
 
