@@ -56,6 +56,7 @@ class FakeResults:
     unreadable: set[str] = field(default_factory=set)
     fault: FacewireError = field(default_factory=lambda: StoreError("io_error", "the disk failed"))
     refused: set[str] = field(default_factory=set)
+    expired: list[datetime] = field(default_factory=list)
 
     async def expect(self, frame: Frame) -> None:
         result = Result(frame.request_id, "pending", frame.camera, frame.content_sha256, frame.received_at, None)
@@ -92,6 +93,7 @@ class FakeResults:
 
     async def expire(self, before: datetime, *, forget_before: datetime) -> int:
         assert forget_before < before
+        self.expired.append(before)
         return 0
 
     async def forget_person(self, person: str, *, gallery_version: int) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -338,6 +338,31 @@ async def test_what_is_overdue_is_lost_and_told(drained: Drained) -> None:
     assert names(drained.published) == ["old"]
     await drained.drain(answer("old", result="Ada"))
     assert drained.results.known["old"].status == "done"
+
+
+async def test_a_jump_of_the_clock_loses_no_request_and_lets_nothing_expire(
+    drained: Drained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(sweep, "_EXPIRE_EVERY_SECONDS", 0.0)
+    await expect(drained.results, "in hand", 10)
+    ahead, looks = timedelta(), 0
+
+    def wall() -> datetime:
+        nonlocal looks
+        looks += 1
+        return now() + ahead
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        work = sweep.sweep(GatewaySettings.read(), drained.results, drained.audience, drained.stop, clock=wall)
+        tasks.create_task(work)
+        await until(lambda: looks)
+        ahead, looks = timedelta(days=15), 0
+        await until(lambda: looks > 5)
+        drained.stop.set()
+    assert drained.results.known["in hand"].status == "pending"
+    assert drained.results.expired
+    assert max(drained.results.expired) < now() - timedelta(days=6)
 
 
 async def test_the_sweep_goes_on_when_the_store_does_not_answer(

@@ -18,6 +18,7 @@ from facewire.adapters.sqlite.inbox import Inbox
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import Frame, now
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire.domain.timing import SettledClock
 from facewire_gateway.delivery import backlog, handover
 from facewire_gateway.delivery.backlog import Backlog
 from facewire_gateway.delivery.handover import IN_FLIGHT, HandOver, next_handover
@@ -86,7 +87,8 @@ class Bench:
         def clock() -> datetime:
             return now() + timedelta(seconds=self.age)
 
-        work = HandOver(self.outbox, self.results, self.broker, Backlog(self.depth), SETTINGS, clock=clock)
+        settled = SettledClock(clock=clock)
+        work = HandOver(self.outbox, self.results, self.broker, Backlog(self.depth), SETTINGS, clock=settled)
         async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
             tasks.create_task(work.run(self.stop))
             yield
@@ -149,6 +151,15 @@ async def test_what_is_handed_over_later_comes_again_later(bench: Bench) -> None
     async with bench.running():
         await until(lambda: bench.outbox.delays)
     assert bench.outbox.delays == [35]
+
+
+async def test_a_jump_of_the_clock_takes_no_frame_out(bench: Bench) -> None:
+    await bench.accept("r1")
+    async with bench.running():
+        bench.age = 15 * 86_400
+        await until(lambda: bench.outbox.delays)
+    assert bench.outbox.delays == [15]
+    assert bench.outbox.acknowledged == []
 
 
 async def test_the_first_hand_over_alone_counts_as_a_receive(bench: Bench) -> None:

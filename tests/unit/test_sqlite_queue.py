@@ -5,6 +5,8 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,16 @@ from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import _NEXT, _NEXT_DUE, _RETURN_DUE, QueueDepth, SqliteQueue
 from facewire.domain.errors import QueueError
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+
+
+@dataclass
+class Wall:
+    """A wall clock that a test sets."""
+
+    moment: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.moment
 
 
 @pytest.fixture
@@ -161,6 +173,53 @@ async def test_dead_letters_leave_when_they_are_old(queue: SqliteQueue, monkeypa
     monkeypatch.setattr("facewire.adapters.sqlite.queue.DEAD_SECONDS", -1.0)
     await queue.receive(1, wait=0)
     assert (await queue.depth()).dead == 0
+
+
+async def test_a_clock_that_is_set_back_keeps_no_message_lent_or_delayed(database: Database) -> None:
+    wall = Wall()
+    queue = SqliteQueue(database, "test", clock=wall)
+    await queue.send([b"1", b"2"])
+    (_, delayed) = await queue.receive(2, wait=0)
+    await queue.give_back([delayed], delay=60)
+    assert await queue.receive(2, wait=0) == []
+    wall.moment -= timedelta(hours=1)
+    assert [lease.body for lease in await queue.receive(2, wait=0)] == [b"1", b"2"]
+    assert await queue.receive(2, wait=0) == []
+
+
+async def test_a_clock_that_was_set_back_before_the_start_keeps_no_message_lent(database: Database) -> None:
+    wall = Wall()
+    queue = SqliteQueue(database, "test", clock=wall)
+    await queue.send([b"1"])
+    await queue.receive(1, wait=0)
+    wall.moment -= timedelta(hours=1)
+    assert len(await SqliteQueue(database, "test", clock=wall).receive(1, wait=0)) == 1
+
+
+async def test_leases_and_delays_of_the_usual_length_are_no_work_of_the_clock(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facewire.adapters.sqlite.queue.TRIM_SECONDS", 0.0)
+    wall = Wall()
+    queue = SqliteQueue(database, "test", clock=wall)
+    await queue.send([b"1", b"2"])
+    (first, second) = await queue.receive(2, wait=0)
+    await queue.extend([first], 1000)
+    await queue.give_back([second], delay=2000)
+    assert await queue.receive(2, wait=0) == []
+    wall.moment += timedelta(seconds=901)  # a delay lasts 15 minutes at most
+    assert [lease.body for lease in await queue.receive(2, wait=0)] == [b"2"]
+
+
+async def test_a_jump_of_the_clock_drops_no_dead_letter(database: Database) -> None:
+    wall = Wall()
+    queue = SqliteQueue(database, "test", clock=wall)
+    await queue.send([b"1"])
+    (lease,) = await queue.receive(1, wait=0)
+    await queue.bury(lease, "it cannot be read")
+    wall.moment += timedelta(days=15)
+    await queue.receive(1, wait=0)
+    assert (await queue.depth()).dead == 1
 
 
 async def test_depth_counts_waiting_delayed_and_leased(queue: SqliteQueue) -> None:

@@ -14,6 +14,7 @@ from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.stores import open_stores
 from facewire.domain.ports import GalleryStore, ResultStore
+from facewire.domain.timing import SettledClock
 from facewire.runtime.allocator import give_back_from
 from facewire.runtime.background import background
 from facewire_gateway.api.auth import KeyRing, keys_of
@@ -86,7 +87,14 @@ class _Parts:
             responses=self.responses,
             dead_letters={queue.name: queue.dead_letters() for queue in (frames, self.requests, self.responses)},
         )
-        hand_over = HandOver(frames, self.results, self.publishing, Backlog(self.requests.depth), settings)
+        hand_over = HandOver(
+            frames,
+            self.results,
+            self.publishing,
+            Backlog(self.requests.depth),
+            settings,
+            clock=SettledClock(settings.answer_deadline_seconds),
+        )
         async with (
             background(relay(self.listening, feed, self.results), name="relay"),
             answers,

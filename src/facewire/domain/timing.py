@@ -1,7 +1,15 @@
-"""How long the steps of a stage take, and moments as the stores write them."""
+"""How long the steps of a stage take, a clock for ages, and moments as the stores write them."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+
+from facewire.domain.messages import now
+
+#: A jump ahead of the wall clock that has lasted this long is no mistake that is about to be corrected.
+SETTLE_SECONDS = 600.0
+#: Time servers move the clock without a jump by up to 0.05 %, 1.8 s in an hour between two looks.
+_TOLERANCE = timedelta(seconds=2)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -18,6 +26,42 @@ class StepClock:
         present = time.perf_counter()
         self.timings_ms[step] = round((present - self._last) * 1000, 1)
         self._last = present
+
+
+class SettledClock:
+    """The wall clock, which it follows over a jump ahead once that has lasted `settle_seconds`.
+
+    For what is given up or erased by its age: no age holds a jump that is corrected again. A jump is what the wall
+    clock gains on the monotonic one between two calls. A step back is followed at once: it makes everything younger.
+    """
+
+    def __init__(
+        self,
+        settle_seconds: float = SETTLE_SECONDS,
+        *,
+        clock: Callable[[], datetime] = now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settle = timedelta(seconds=settle_seconds)
+        self._clock = clock
+        self._monotonic = monotonic
+        # The moment at which the monotonic clock was 0; and where a jump would move that, and since when.
+        self._origin = clock() - timedelta(seconds=monotonic())
+        self._jump: tuple[datetime, timedelta] | None = None
+
+    def __call__(self) -> datetime:
+        """Return the moment, in UTC."""
+        moment, elapsed = self._clock(), timedelta(seconds=self._monotonic())
+        origin = moment - elapsed
+        if origin - self._origin > _TOLERANCE and not self._has_lasted(origin, elapsed):
+            return self._origin + elapsed
+        self._origin, self._jump = origin, None
+        return moment
+
+    def _has_lasted(self, origin: datetime, elapsed: timedelta) -> bool:
+        if self._jump is None or abs(origin - self._jump[0]) > _TOLERANCE:
+            self._jump = (origin, elapsed)
+        return elapsed - self._jump[1] >= self._settle
 
 
 def milliseconds_between(earlier: datetime, later: datetime) -> float:

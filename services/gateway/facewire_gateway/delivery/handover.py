@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 import structlog
 
 from facewire.domain.errors import IntakeError, QueueError, StoreError
-from facewire.domain.messages import Frame, now
+from facewire.domain.messages import Frame
 from facewire.domain.ports import ResultStore
 from facewire.domain.queue_ports import Lease, Queue
+from facewire.domain.timing import SettledClock
 from facewire.runtime.backoff import growing_pauses, happens_within
 from facewire_gateway import metrics
 from facewire_gateway.delivery.backlog import Backlog
@@ -69,7 +70,7 @@ class HandOver:
     connection: Publisher
     backlog: Backlog
     timing: Timing
-    clock: Callable[[], datetime] = now
+    clock: Callable[[], datetime] = field(default_factory=SettledClock)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is on its way then has two seconds to arrive, or is due again later."""

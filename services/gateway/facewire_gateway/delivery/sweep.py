@@ -1,13 +1,15 @@
 """What time does to requests: those without an answer at the deadline are lost, old answers leave."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import structlog
 
 from facewire.domain.errors import StoreError
 from facewire.domain.messages import FAILED, Failure, RecognizedFaces, now
 from facewire.domain.ports import Result, ResultStore
+from facewire.domain.timing import SETTLE_SECONDS, SettledClock
 from facewire.runtime.backoff import happens_within
 from facewire.runtime.settings import GatewaySettings
 from facewire_gateway import metrics
@@ -18,29 +20,41 @@ _log = structlog.get_logger(__name__)
 
 _BATCH = 100
 _PAUSE_SECONDS = 5.0
-_EXPIRE_EVERY = timedelta(hours=1)
+_EXPIRE_EVERY_SECONDS = 3600.0
 
 
-async def sweep(settings: GatewaySettings, results: ResultStore, audience: Audience, stop: asyncio.Event) -> None:
+async def sweep(
+    settings: GatewaySettings,
+    results: ResultStore,
+    audience: Audience,
+    stop: asyncio.Event,
+    *,
+    clock: Callable[[], datetime] = now,
+) -> None:
     """Every few seconds mark overdue requests `failed: lost`, every hour let old answers expire; until `stop` is set.
 
-    A store that cannot answer is logged and asked again at the next turn.
+    A store that cannot answer is logged and asked again at the next turn. A jump ahead of `clock` counts once it has
+    lasted ten minutes, and as long as an answer may take: then what was in hand at the jump has ended.
     """
-    expire_at = now()
+    settled = SettledClock(max(SETTLE_SECONDS, settings.answer_deadline_seconds), clock=clock)
+    loop = asyncio.get_running_loop()
+    expire_at = loop.time()
     while not stop.is_set():
         try:
-            await mark_lost(settings, results, audience)
-            if now() >= expire_at:
-                await _expire(settings, results)
-                expire_at = now() + _EXPIRE_EVERY
+            await mark_lost(settings, results, audience, clock=settled)
+            if loop.time() >= expire_at:
+                await _expire(settings, results, settled)
+                expire_at = loop.time() + _EXPIRE_EVERY_SECONDS
         except StoreError as error:
             _log.warning("the store did not answer the sweep", code=error.code, detail=error.detail)
         await happens_within(stop, _PAUSE_SECONDS)
 
 
-async def mark_lost(settings: GatewaySettings, results: ResultStore, audience: Audience) -> None:
+async def mark_lost(
+    settings: GatewaySettings, results: ResultStore, audience: Audience, *, clock: Callable[[], datetime] = now
+) -> None:
     """Answer every request that was received before the answer deadline and is still pending with `failed: lost`."""
-    before = now() - timedelta(seconds=settings.answer_deadline_seconds)
+    before = clock() - timedelta(seconds=settings.answer_deadline_seconds)
     while overdue := await results.overdue(before, _BATCH):
         lost = await settle([_lost(result, settings) for result in overdue], results, audience)
         metrics.LOST.inc(lost)
@@ -66,8 +80,8 @@ def _lost(result: Result, settings: GatewaySettings) -> RecognizedFaces:
     )
 
 
-async def _expire(settings: GatewaySettings, results: ResultStore) -> None:
-    before = now() - timedelta(days=settings.results_days)
+async def _expire(settings: GatewaySettings, results: ResultStore, clock: Callable[[], datetime]) -> None:
+    before = clock() - timedelta(days=settings.results_days)
     count = await results.expire(before, forget_before=before - timedelta(days=settings.tombstone_days))
     if count:
         _log.info("results have expired", count=count)

@@ -1,8 +1,7 @@
 """Frames that have been committed, bounded in bytes, each request once: the detector's inbox, the gateway's outbox."""
 
 import sqlite3
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -10,7 +9,7 @@ from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue, insert, totals
 from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import IntakeError, QueueError, StoreError
-from facewire.domain.messages import Frame, RecognizedFaces, failed
+from facewire.domain.messages import Frame, RecognizedFaces, failed, now
 
 #: Notes of accepted requests that one accepted frame clears away once their window is over.
 _PRUNE = 10
@@ -42,8 +41,9 @@ class Inbox(SqliteQueue):
         results: SqliteResultStore | None = None,
         responses: SqliteQueue | None = None,
         lease_seconds: float = 30.0,
+        clock: Callable[[], datetime] = now,
     ) -> None:
-        super().__init__(database, name, lease_seconds=lease_seconds)
+        super().__init__(database, name, lease_seconds=lease_seconds, clock=clock)
         self._max_bytes = max_bytes
         self._policy = policy
         self._window = id_window_seconds
@@ -79,7 +79,7 @@ class Inbox(SqliteQueue):
         await self._change_all(_WITHDRAW, rows)
 
     def _accept(self, connection: sqlite3.Connection, frame: Frame, *, again: bool, anew: bool) -> list[Frame]:
-        now = time.time()
+        now = self._now()
         known = self._is_known(connection, frame, now)
         if anew:
             connection.execute(_REPLACE, (self.name, frame.request_id))

@@ -1,12 +1,13 @@
 """A queue in an SQLite file: leases, retries, dead letters; several named queues share one database."""
 
 import asyncio
+import math
 import secrets
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 import structlog
@@ -14,8 +15,9 @@ import structlog
 from facewire.adapters.sqlite.database import Database
 from facewire.domain.errors import QueueError, StoreError
 from facewire.domain.failures import error_name
-from facewire.domain.messages import MAX_MESSAGE_BYTES
+from facewire.domain.messages import MAX_MESSAGE_BYTES, now
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue, Sender
+from facewire.domain.timing import SettledClock
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -27,10 +29,18 @@ DEAD_SUFFIX = ".dead"
 #: Dead letters nobody drains are kept this long, the default of SQS, and up to this size.
 DEAD_SECONDS = 4 * 86_400.0
 DEAD_BYTES = 64 * 1024 * 1024
-#: A queue that is received from looks this often for dead letters that are too old.
+#: A queue that is received from looks this often for what is out of time: dead letters that are too old, and leases
+#: and delays that no clock explains.
 TRIM_SECONDS = 60.0
+#: Seconds that a lease lasts, unless a queue is made with others.
+LEASE_SECONDS = 30.0
+#: A delay lasts this long at most, as in SQS. What is due later was delayed before the clock was set back.
+LONGEST_DELAY_SECONDS = 900.0
 
 _RETURN_DUE = "UPDATE messages SET visible_at = 0 WHERE queue = ? AND visible_at > 0 AND visible_at <= ?"
+_RETURN_IMPOSSIBLE = """
+    UPDATE messages SET visible_at = ?
+    WHERE queue = ? AND visible_at > ? AND (receipt IS NOT NULL OR visible_at > ?)"""
 _BURY = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
     WHERE id = ? AND receipt = ?"""
@@ -65,19 +75,32 @@ class SqliteQueue(Queue):
     else has received the message. A message that comes back unacknowledged from its fifth lease goes to the
     dead letters, which are a queue themselves: `dead_letters()`. The oldest of them leave after four days, or where
     they have more than 64 MiB.
+
+    The file holds moments of `clock`, the wall clock, since it outlives the process. Whatever is due later than the
+    longest lease, or the longest delay, from now is due now: the clock has been set back.
     """
 
-    def __init__(self, database: Database, name: str, *, lease_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
         self.name = name
+        self._clock = clock
+        self._settled = SettledClock(clock=clock)
         self._database = database
         self._lease_seconds = lease_seconds
         self._dead = name + DEAD_SUFFIX
         self._signal = database.signal(f"queue:{name}")
-        self._trim_at = 0.0
+        self._longest_lease = max(lease_seconds, LEASE_SECONDS)
+        self._tidied_at = -math.inf
 
     def dead_letters(self) -> "SqliteQueue":
         """Return the queue of the dead letters; in it messages are lent without limit until acknowledged."""
-        return SqliteQueue(self._database, self._dead, lease_seconds=self._lease_seconds)
+        return SqliteQueue(self._database, self._dead, lease_seconds=self._lease_seconds, clock=self._clock)
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Keep each of `bodies` durably before returning, all or none; QueueError `too_large` over 1,000,000 bytes."""
@@ -130,7 +153,8 @@ class SqliteQueue(Queue):
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
         """Make the leases end `seconds` from now. A lease that has already ended is passed over."""
-        until = time.time() + seconds
+        self._longest_lease = max(self._longest_lease, seconds)
+        until = self._now() + seconds
         rows = [(until, *_key(lease)) for lease in leases]
         await self._change_all("UPDATE messages SET visible_at = ? WHERE id = ? AND receipt = ?", rows)
 
@@ -139,8 +163,11 @@ class SqliteQueue(Queue):
         await self._change_all(_ACKNOWLEDGE, [_key(lease) for lease in leases])
 
     async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
-        """Let others receive the messages again, `delay` seconds from now; if `unused` the receive does not count."""
-        due = time.time() + delay
+        """Let others receive the messages again, `delay` seconds from now; if `unused` the receive does not count.
+
+        A delay of more than 15 minutes is one of 15 minutes.
+        """
+        due = self._now() + min(delay, LONGEST_DELAY_SECONDS)
         rows = [(due, int(unused), *_key(lease)) for lease in leases]
         await self._change_all(_GIVE_BACK, rows)
         self._signal.notify()
@@ -150,16 +177,16 @@ class SqliteQueue(Queue):
         key = _key(lease)
 
         def change(connection: sqlite3.Connection) -> None:
-            now = time.time()
+            now = self._now()
             connection.execute(_BURY, (self._dead, now, reason, *key))
-            self._trim_dead(connection, now)
+            self._trim_dead(connection)
 
         await self._write(change)
         self._database.signal(f"queue:{self._dead}").notify()
 
     async def end_leases(self) -> None:
         """End all leases now: for the queue's only consumer, at its start, where a process before it was killed."""
-        await self._change_all(_END_LEASES, [(time.time(), self.name)])
+        await self._change_all(_END_LEASES, [(self._now(), self.name)])
         self._signal.notify()
 
     async def depth(self) -> QueueDepth:
@@ -170,7 +197,7 @@ class SqliteQueue(Queue):
     def _count(self, connection: sqlite3.Connection) -> QueueDepth:
         total, size = totals(connection, self.name)
         lent = "SELECT count(receipt) FROM messages WHERE queue = ? AND visible_at > ?"
-        (leased,) = connection.execute(lent, (self.name, time.time())).fetchone()
+        (leased,) = connection.execute(lent, (self.name, self._now())).fetchone()
         return QueueDepth(total - leased, leased, totals(connection, self._dead)[0], size)
 
     async def _lend(self, limit: int) -> tuple[list[Lease], float]:
@@ -192,18 +219,21 @@ class SqliteQueue(Queue):
         self._signal.notify()
 
     def _take(self, connection: sqlite3.Connection, limit: int, token: str) -> tuple[list[Lease], float]:
-        now = time.time()
+        now = self._now()
+        if not self._tidied_at <= now < self._tidied_at + TRIM_SECONDS:
+            self._tidy(connection, now)
         due = self._next_due(connection)
         if due is not None and due <= now:
             self._bring_back(connection, now)
             due = self._next_due(connection)
-        if now >= self._trim_at:
-            self._trim_dead(connection, now)
         rows = connection.execute(_NEXT, (self.name, limit)).fetchall()
         until = now + self._lease_seconds
         connection.executemany(_LEND, [(until, token, number) for number, _, _ in rows])
         leases = [Lease(f"{number}:{token}", body, receives + 1) for number, receives, body in rows]
         return leases, POLL_SECONDS if due is None else max(0.0, due - now)
+
+    def _now(self) -> float:
+        return self._clock().timestamp()
 
     def _next_due(self, connection: sqlite3.Connection) -> float | None:
         due: float | None
@@ -214,11 +244,17 @@ class SqliteQueue(Queue):
         if not self.name.endswith(DEAD_SUFFIX):
             reason = f"received {MAX_RECEIVES} times and never acknowledged"
             connection.execute(_BURY_DUE, (self._dead, now, reason, self.name, now, MAX_RECEIVES))
-            self._trim_dead(connection, now)
+            self._trim_dead(connection)
         connection.execute(_RETURN_DUE, (self.name, now))
 
-    def _trim_dead(self, connection: sqlite3.Connection, now: float) -> None:
-        self._trim_at = now + TRIM_SECONDS
+    def _tidy(self, connection: sqlite3.Connection, now: float) -> None:
+        self._tidied_at = now
+        last_delay = now + max(LONGEST_DELAY_SECONDS, self._longest_lease)
+        connection.execute(_RETURN_IMPOSSIBLE, (now, self.name, now + self._longest_lease, last_delay))
+        self._trim_dead(connection)
+
+    def _trim_dead(self, connection: sqlite3.Connection) -> None:
+        now = self._settled().timestamp()
         (_, size) = totals(connection, self._dead)
         oldest = "SELECT id, size, buried_at FROM messages WHERE queue = ? AND visible_at = 0 ORDER BY id LIMIT 1"
         while row := connection.execute(oldest, (self._dead,)).fetchone():
