@@ -1,12 +1,17 @@
 """Answers that leave this machine: in any order of outages, none is lost, none counts as poison for it."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from facewire.domain.errors import IntakeError, QueueError
+from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.domain.errors import IntakeError
 from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces, failed
 from facewire.domain.queue_ports import Lease
 from facewire.runtime.backoff import Backoff
@@ -136,28 +141,25 @@ async def test_a_batch_under_way_is_settled_though_the_forwarding_is_cancelled()
     assert answers.bodies == []
 
 
-async def test_it_ends_beside_a_failed_sibling_though_the_queue_fails_meanwhile() -> None:
-    receiving, stop = asyncio.Event(), asyncio.Event()
+async def test_it_ends_beside_a_failed_sibling_though_another_writer_holds_the_answers(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    async with Database.open(tmp_path / "spool.db") as database:
+        answers = SqliteQueue(database, "answers")
 
-    class Failing(MemoryQueue):
-        async def receive(self, limit: int, *, wait: float) -> list[Lease]:
-            receiving.set()
-            try:
-                return await super().receive(limit, wait=60 * wait)
-            except asyncio.CancelledError as error:
-                raise QueueError("busy", "another process has been writing") from error
+        async def forward_beside_a_failing_sibling() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(forward_answers(answers, MemoryQueue(), stop))
+                await database.read(lambda _: None)  # the forwarding waits for the other writer by now
+                message = "sibling"
+                raise RuntimeError(message)
 
-    async def forward_beside_a_failing_sibling() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(forward_answers(Failing(), MemoryQueue(), stop))
-            await receiving.wait()
-            message = "sibling"
-            raise RuntimeError(message)
-
-    group = asyncio.create_task(forward_beside_a_failing_sibling())
-    await asyncio.wait({group}, timeout=5)
-    ended = group.done()
-    stop.set()
-    with pytest.raises(ExceptionGroup, match="unhandled"):
-        await group
+        with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            group = asyncio.create_task(forward_beside_a_failing_sibling())
+            await asyncio.wait({group}, timeout=10)
+            ended = group.done()
+            other.execute("ROLLBACK")
+        stop.set()
+        with pytest.raises(ExceptionGroup, match="unhandled"):
+            await group
     assert ended

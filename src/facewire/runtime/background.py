@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from facewire.runtime.backoff import end_if_cancelled
-
 
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
@@ -14,21 +12,26 @@ async def background(work: Coroutine[Any, Any, None], *, name: str) -> AsyncIter
 
     Should `work` fail, the block is cancelled and the failure raised as an exception group. What the block itself
     raises comes out as it is: a bare TaskGroup would wrap it, and callers could no longer catch it by its class. A
-    cancellation of the block wins over what fails while it ends.
+    cancellation of the block wins over `work` that fails as it is cancelled with it.
     """
     failure: Exception | None = None
+    cancelled = False
     try:
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(work, name=name)
             try:
                 yield
+            except asyncio.CancelledError:
+                cancelled = not task.done()  # else it is the group that cancels, since the task has failed
+                raise
             except Exception as error:  # noqa: BLE001 - raised again below, outside the group
                 failure = error
             finally:
                 task.cancel()
-    except ExceptionGroup:
-        end_if_cancelled()
+                await asyncio.wait({task})  # in the block, for `end_if_cancelled`
+    except ExceptionGroup as failed:
+        if cancelled:
+            raise asyncio.CancelledError from failed
         raise
     if failure is not None:
-        end_if_cancelled()
         raise failure

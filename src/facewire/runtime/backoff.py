@@ -12,8 +12,9 @@ T = TypeVar("T")
 def end_if_cancelled() -> None:
     """Raise CancelledError where the task has been cancelled and another error took the place of that.
 
-    A clean-up that fails does so, and a TaskGroup with a task that fails as it is cancelled. Call it where an error is
-    caught to try again: a task that goes on then never ends.
+    A clean-up that fails does so, and a TaskGroup with a task that fails as it is cancelled. A task that goes on then
+    never ends. Before Python 3.13 a TaskGroup with a task that fails after the block has ended leaves its own task
+    counted as cancelled: where its errors are caught, let the block wait for the tasks.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -21,8 +22,7 @@ def end_if_cancelled() -> None:
 
 
 async def happens_within(event: asyncio.Event, seconds: float) -> bool:
-    """Return whether `event` is set, waiting up to `seconds` for it; CancelledError as of `end_if_cancelled`."""
-    end_if_cancelled()
+    """Return whether `event` is set, waiting up to `seconds` for it."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -182,6 +182,8 @@ async def together(work: Callable[[A], Coroutine[Any, Any, T]], parts: Iterable[
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(in_place(part)) for part in parts]
+            if running:
+                await asyncio.wait(running)  # in the block, for `end_if_cancelled`
     except ExceptionGroup as errors:
         end_if_cancelled()
         raise errors.exceptions[0] from errors
