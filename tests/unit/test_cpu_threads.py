@@ -1,6 +1,7 @@
 """Whether the two stages have threads of their own or share them."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,28 @@ async def test_shared_threads_are_as_many_as_the_larger_stage_asked_for() -> Non
 
 def test_there_is_a_core_to_run_on() -> None:
     assert usable_cores() >= 1
+
+
+V1 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "250000 100000"}, 3),
+        ({"cpu.max": "99900000 100000"}, 64),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": "nonsense"}, 64),
+        (dict(zip(V1, ("150000", "100000"), strict=True)), 2),
+        (dict(zip(V1, ("-1", "100000"), strict=True)), 64),
+        ({}, 64),
+    ],
+)
+def test_no_more_cores_than_the_control_group_allows(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert usable_cores(tmp_path, affinity=64) == cores
