@@ -162,7 +162,7 @@ async def test_from_upload_to_answer(world: World, store: str) -> None:
     service = await world.gateway(FACEWIRE_STORE=store, FACEWIRE_TABLE=f"facewire-{uuid.uuid4().hex[:8]}")
     async with client_of(service) as client:
         dependencies = (await client.get("/readyz")).json()["dependencies"]
-        assert dependencies == {"mqtt": "ready", "queue": "ready", "store": "ready"}
+        assert dependencies == {"mqtt": "ready", "queue": "ready", "store": "ready", "outbox": "ready"}
         assert (await post(client, "plain")).status_code == 202
         assert (await post(client, "of-camera", camera="door", wait="30")).status_code == 200
         assert (await get(client, "plain"))["status"] == "done"

@@ -86,6 +86,17 @@ async def test_everything_is_named_by_readyz_and_measured(tmp_path: Path) -> Non
         assert f'queue="{queue}"' in metrics
 
 
+async def test_a_system_whose_database_file_was_removed_is_not_ready(tmp_path: Path, portrait: Picture) -> None:
+    settings = settings_for(tmp_path)
+    async with running_system(settings) as system, httpx.AsyncClient(base_url=system.http_url) as http:
+        await ask_over_both_ways(system, portrait, 0)  # everything has started by then
+        settings.database_file.unlink()
+        ready = await http.get("/readyz")
+    assert ready.status_code == 503
+    assert "removed" in ready.json()["dependencies"]["database"]
+    assert str(tmp_path) not in ready.text
+
+
 async def test_a_frame_in_the_inbox_is_finished_after_the_stop_event(tmp_path: Path, portrait: Picture) -> None:
     async with running_system(settings_for(tmp_path, drain_seconds=20)) as system:
         async with Client.open(system.http_url) as client:

@@ -14,7 +14,8 @@ from facewire.adapters.sqlite.database import MAX_WAITING, Database
 from facewire.adapters.sqlite.file import PAGE_BYTES, WAL_BYTES
 from facewire.adapters.sqlite.queue import SqliteQueue, insert
 from facewire.adapters.sqlite.schema import STEPS
-from facewire.domain.errors import IntakeError, StoreError
+from facewire.adapters.sqlite.stores import SqliteGalleryStore
+from facewire.domain.errors import IntakeError, QueueError, StoreError
 
 MIB = 1024 * 1024
 
@@ -297,3 +298,22 @@ async def test_an_opening_that_is_cancelled_leaves_no_thread_behind(tmp_path: Pa
         with pytest.raises(asyncio.CancelledError):
             await opening
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite-")]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_was_removed_or_replaced_is_noticed_where_readiness_asks(
+    tmp_path: Path, *, replaced: bool
+) -> None:
+    path = tmp_path / "facewire.db"
+    async with Database.open(path) as database:
+        queue, gallery = SqliteQueue(database, "test"), SqliteGalleryStore(database)
+        await queue.depth()
+        await gallery.version()
+        path.rename(tmp_path / "elsewhere.db")
+        if replaced:
+            path.touch()
+        with pytest.raises(QueueError, match="removed or replaced") as of_queue:
+            await queue.depth()
+        with pytest.raises(StoreError, match="removed or replaced") as of_gallery:
+            await gallery.version()
+    assert str(tmp_path) not in f"{of_queue.value} {of_gallery.value}"

@@ -76,7 +76,12 @@ class _Parts:
             gallery=self.gallery,
             feed=feed,
             keys=keys,
-            readiness={"mqtt": self._mqtt_lacks, "queue": self._queue_lacks, "store": self._store_lacks},
+            readiness={
+                "mqtt": self._mqtt_lacks,
+                "queue": self._queue_lacks,
+                "store": self._store_lacks,
+                "outbox": self._outbox_lacks,
+            },
             depths={queue.name: queue.depth for queue in (frames, self.requests, self.responses)},
         )
         answers = answers_going_out(
@@ -115,6 +120,10 @@ class _Parts:
 
     async def _store_lacks(self) -> str | None:
         await self.gallery.version()
+        return None
+
+    async def _outbox_lacks(self) -> str | None:
+        await self.outbox.frames.depth()
         return None
 
 

@@ -238,7 +238,7 @@ class _Parts:
             tasks.create_task(work, name=name)
 
     async def _database_lacks(self) -> str | None:
-        await self.kept.database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+        await self.kept.database.check()
         return None
 
     async def _mqtt_lacks(self) -> str | None:

@@ -47,6 +47,7 @@ class Database:
         self._readers = _Lane("sqlite-reader", READERS, lambda: open_reader(path), _serve_reads)
         self._signals: defaultdict[str, Signal] = defaultdict(Signal)
         self._background: set[asyncio.Task[None]] = set()
+        self._file: tuple[int, int] | None = None
 
     @classmethod
     @asynccontextmanager
@@ -60,6 +61,7 @@ class Database:
         try:
             await database._writer.start()
             await database._readers.start()
+            database._file = await asyncio.to_thread(_identity, path)
             yield database
         finally:
             if database._background:
@@ -82,6 +84,15 @@ class Database:
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run `query` in a reader thread, on one consistent view of everything committed so far."""
         return await self._readers.call(query)
+
+    async def check(self) -> None:
+        """Raise StoreError where the database cannot be read, `removed` where its path names another file or none.
+
+        What is written to a file that was removed is gone when the process ends.
+        """
+        if await self.read(lambda _: _identity(self.path)) != self._file:
+            detail = "the database file was removed or replaced while it was open: put it back and start again"
+            raise StoreError("removed", detail)
 
     def in_background(self, work: "asyncio.Task[None]") -> None:
         """Let `work` come to its end by itself, at the latest as the database is closed."""
@@ -116,6 +127,15 @@ def erasing(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("PRAGMA secure_delete = OFF")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode that the path names. The file is not opened: see `sqlite_file`."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @dataclass(slots=True)

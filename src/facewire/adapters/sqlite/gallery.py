@@ -23,7 +23,8 @@ class SqliteGalleryStore(GalleryStore):
         self._database = database
 
     async def version(self) -> int:
-        """Return the number of the latest change."""
+        """Return the number of the latest change; StoreError `removed` where the database file is no longer there."""
+        await self._database.check()
         return await self._database.read(_version)
 
     async def add(self, faces: Sequence[EnrolledFace]) -> int:

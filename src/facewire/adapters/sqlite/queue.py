@@ -190,8 +190,9 @@ class SqliteQueue(Queue):
         self._signal.notify()
 
     async def depth(self) -> QueueDepth:
-        """Return how much the queue holds."""
+        """Return how much the queue holds; QueueError `removed` where the file of the database is no longer there."""
         with _as_queue_errors():
+            await self._database.check()
             return await self._database.read(self._count)
 
     def _count(self, connection: sqlite3.Connection) -> QueueDepth:
