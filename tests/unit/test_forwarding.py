@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from facewire.adapters.sqlite.database import Database
@@ -148,7 +149,7 @@ async def test_it_ends_beside_a_failed_sibling_though_another_writer_holds_the_a
 
         async def forward_beside_a_failing_sibling() -> None:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(forward_answers(answers, MemoryQueue(), stop))
+                tasks.create_task(forward_answers(answers, MemoryQueue(), stop, policy=QUICK))
                 await database.read(lambda _: None)  # the forwarding waits for the other writer by now
                 message = "sibling"
                 raise RuntimeError(message)

@@ -12,9 +12,9 @@ import pytest
 
 from facewire.adapters.sqlite.database import MAX_WAITING, Database
 from facewire.adapters.sqlite.file import PAGE_BYTES, WAL_BYTES
+from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.queue import SqliteQueue, insert
 from facewire.adapters.sqlite.schema import STEPS
-from facewire.adapters.sqlite.stores import SqliteGalleryStore
 from facewire.domain.errors import IntakeError, QueueError, StoreError
 
 MIB = 1024 * 1024

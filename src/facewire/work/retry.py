@@ -55,8 +55,8 @@ async def attempt(handler: Handler[M], messages: Sequence[Message[M]], retry: Re
         if not poison:
             return list(await handler.handle(messages))
     except Exception as error:  # noqa: BLE001 - whatever a message's content may cause; judged, logged and counted
-        if len(messages) == 1:
-            return [error]
+        if len(messages) == 1 or is_outage(error):
+            return [error] * len(messages)
         _log.warning("a batch failed, trying each message alone", messages=len(messages), error=error_name(error))
     return [outcome for message in messages for outcome in await attempt(handler, [message], retry)]
 
