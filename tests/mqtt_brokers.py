@@ -43,7 +43,7 @@ class RunningEmbeddedBroker(RunningBroker):
 
     async def kill(self) -> None:
         os.kill(self._broker.pid, signal.SIGKILL)
-        await until(lambda: not _is_open(self._broker.port))
+        await until(lambda: not _is_open(self._broker.inner_port))
 
 
 class RunningMosquitto(RunningBroker):

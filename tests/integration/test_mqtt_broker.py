@@ -13,7 +13,7 @@ import structlog
 from facewire.adapters.mqtt.connection import MqttConnection
 from facewire.domain.errors import QueueError, SettingsError
 from facewire.runtime.settings import MqttSettings
-from facewire_standalone.broker import embedded_broker, read_password_file
+from facewire_standalone.broker import FILTERS_BYTES, OTHER_LOG_BYTES, embedded_broker, read_password_file
 from mqtt_brokers import free_port, until, until_open
 
 
@@ -181,3 +181,63 @@ async def test_its_memory_stays_bounded_while_nobody_reads_and_the_loss_is_logge
         with structlog.testing.capture_logs() as lines:
             async with MqttConnection.open(settings, identifier="detector", subscriptions=["clients/+"]):
                 await until(lambda: any("dropped the oldest" in line["event"] for line in lines))
+
+
+async def test_60_filters_full_of_messages_take_less_than_100_mb() -> None:
+    """What is kept of each filter that was ever subscribed to is bounded, and small."""
+    async with asyncio.timeout(60), embedded_broker(port=0) as broker:
+        settings = MqttSettings.read(mqtt_port=broker.port)
+        topics = [f"clients/c{number}/results" for number in range(60)]
+        async with MqttConnection.open(settings, subscriptions=topics) as listener:
+            await listener.wait_connected()
+        async with MqttConnection.open(settings) as publisher:
+            await publisher.wait_connected()
+            before = resident_bytes(broker.pid)
+            for topic in topics:
+                await asyncio.gather(*(publisher.publish(topic, bytes(100_000)) for _ in range(100)))
+        assert resident_bytes(broker.pid) - before < 100_000_000
+
+
+async def test_more_filters_than_there_is_memory_for_are_refused_aloud() -> None:
+    async with asyncio.timeout(60), embedded_broker(port=0) as broker:
+        settings = MqttSettings.read(mqtt_port=broker.port)
+        allowed = [f"room/{number}" for number in range(FILTERS_BYTES // OTHER_LOG_BYTES)]
+        with structlog.testing.capture_logs() as lines:
+            async with MqttConnection.open(settings, subscriptions=allowed) as listener:
+                await listener.wait_connected()
+                async with MqttConnection.open(settings, subscriptions=["one/more"]) as refused:
+                    await until(lambda: any("a subscription is refused" in str(line.get("line")) for line in lines))
+                    assert not refused.connected
+                async with MqttConnection.open(settings, subscriptions=allowed[:1]) as known:
+                    await known.wait_connected()
+                assert listener.connected
+
+
+async def test_cameras_that_are_shut_out_get_answers_and_no_puback() -> None:
+    async with asyncio.timeout(20), embedded_broker(port=0) as broker:
+        outside = MqttSettings.read(mqtt_port=broker.port)
+        inside = MqttSettings.read(mqtt_port=broker.inner_port)
+        async with (
+            MqttConnection.open(outside, subscriptions=["clients/door/results"]) as camera,
+            MqttConnection.open(inside) as ours,
+        ):
+            await camera.wait_connected()
+            await ours.wait_connected()
+            await broker.shut_cameras_out()
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", broker.port)
+            await ours.publish("clients/door/results", b"an answer")
+            assert (await anext(camera.messages())).payload == b"an answer"
+            with pytest.raises(QueueError):
+                await camera.publish("clients/door", b"a frame", timeout=0.5)
+
+
+async def test_cameras_wait_at_closed_doors_until_they_are_let_in() -> None:
+    async with asyncio.timeout(20), embedded_broker(port=0, closed=True) as broker:
+        inside = MqttSettings.read(mqtt_port=broker.inner_port)
+        outside = MqttSettings.read(mqtt_port=broker.port)
+        async with MqttConnection.open(outside) as camera, MqttConnection.open(inside) as ours:
+            await ours.wait_connected()
+            assert not camera.connected
+            broker.let_cameras_in()
+            await camera.wait_connected()

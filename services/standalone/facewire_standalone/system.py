@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.adapters.mqtt.connection import MqttConnection, Received
 from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.gallery import SqliteGalleryStore
@@ -21,7 +21,7 @@ from facewire.domain.errors import QueueError
 from facewire.runtime.background import background
 from facewire.runtime.cores import usable_cores
 from facewire.runtime.settings import MqttSettings
-from facewire_detector.intake import Intake, take_from_mqtt
+from facewire_detector.intake import Intake, take_and_leave
 from facewire_detector.topics import FRAMES_TOPIC
 from facewire_detector.worker import run_detector
 from facewire_gateway.api.auth import KeyRing, keys_of
@@ -40,7 +40,6 @@ from facewire_standalone.settings import StandaloneSettings
 
 _CONNECT_SECONDS = 10.0
 _log = structlog.get_logger()
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, never bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +93,9 @@ class _Kept:
 async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
     """Run everything while the block does; it takes frames and answers when the block starts.
 
-    Started in the order database, broker, recognizer, detector, gateway. In the end no new frames are taken, what is
-    in hand is finished within `drain_seconds`, and the rest waits in the database for the next start. SettingsError or
+    Started in the order database, broker, recognizer, detector, gateway; cameras are let in last. In the end they are
+    shut out first; what the broker has taken of them until then is committed and what is in hand is finished, within
+    `drain_seconds`, and the rest waits in the database for the next start. SettingsError or
     ModelError where it cannot start; an ExceptionGroup where one of the tasks fails.
     """
     with claimed(settings.data_dir):
@@ -107,14 +107,16 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
                 settings.mqtt_port,
                 backlog_bytes=settings.mqtt_backlog_bytes,
                 password_file=settings.mqtt_password_file,
+                closed=True,
             ) as broker,
             _connections(_inner_settings(settings, broker)) as (cameras, publishing),
             threads_to_share(settings, usable_cores()) as threads,
         ):
             kept = _Kept.in_database(database, settings)
             await kept.end_leases()
-            parts = _Parts(settings, stages, threads, kept, cameras, ResultPublisher(publishing))
-            async with parts.running(broker) as system:
+            frames = _Frames(cameras, broker)
+            parts = _Parts(settings, stages, threads, kept, frames, ResultPublisher(publishing))
+            async with parts.running() as system:
                 yield system
 
 
@@ -124,8 +126,8 @@ def _inner_settings(settings: StandaloneSettings, broker: EmbeddedBroker) -> Mqt
     user, password = next(iter(users.items()), (None, None))
     return settings.model_copy(
         update={
-            "mqtt_host": _WILDCARDS.get(broker.host, broker.host),
-            "mqtt_port": broker.port,
+            "mqtt_host": "127.0.0.1",
+            "mqtt_port": broker.inner_port,
             "mqtt_username": user,
             "mqtt_password": password,
             "mqtt_ca_file": None,
@@ -152,6 +154,22 @@ async def _connections(settings: MqttSettings) -> AsyncIterator[tuple[MqttConnec
 
 
 @dataclass(frozen=True, slots=True)
+class _Frames:
+    """What cameras publish: the embedded broker forgets it at the end, so all of it is taken before."""
+
+    connection: MqttConnection
+    broker: EmbeddedBroker
+
+    def messages(self) -> AsyncIterator[Received]:
+        """Yield what arrives, in order; never ends by itself."""
+        return self.connection.messages()
+
+    async def unsubscribe(self) -> None:
+        """Let cameras publish nothing more; what they have a PUBACK for still comes."""
+        await self.broker.shut_cameras_out()
+
+
+@dataclass(frozen=True, slots=True)
 class _Parts:
     """The parts of the system, and how they run together."""
 
@@ -159,20 +177,22 @@ class _Parts:
     stages: Stages
     threads: Executor | None
     kept: _Kept
-    cameras: MqttConnection
+    frames: _Frames
     publisher: ResultPublisher
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
-    async def running(self, broker: EmbeddedBroker) -> AsyncIterator[System]:
+    async def running(self) -> AsyncIterator[System]:
         keys = keys_of(self.settings, self.settings.data_dir)
         listener = listen(self.settings, keys_required=keys.required)
         http_url = url_of(listener, self.settings)
         async with background(self._run(keys, listener), name="facewire"):
             try:
                 await self.started.wait()
+                broker = self.frames.broker
+                broker.let_cameras_in()
                 yield System(http_url, broker.host, broker.port, self.settings.data_dir, self.stop)
             finally:
                 self.stop.set()
@@ -231,15 +251,20 @@ class _Parts:
                 shared_threads=self.threads,
                 stop=stop,
             ),
-            "intake": take_from_mqtt(self.cameras, intake, stop=stop, drain_seconds=settings.drain_seconds),
+            "intake": self._take(intake),
             "gateway": serve(app, listener, settings, feed=feed, stop=stop),
         }
         for name, work in works.items():
             tasks.create_task(work, name=name)
+
+    async def _take(self, intake: Intake) -> None:
+        drain_seconds = self.settings.drain_seconds
+        await take_and_leave(self.frames, intake, stop=self.stop, may_leave=lambda: True, drain_seconds=drain_seconds)
 
     async def _database_lacks(self) -> str | None:
         await self.kept.database.check()
         return None
 
     async def _mqtt_lacks(self) -> str | None:
-        return None if self.cameras.connected else f"no connection to the MQTT broker {self.cameras.broker}"
+        connection = self.frames.connection
+        return None if connection.connected else f"no connection to the MQTT broker {connection.broker}"
