@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from facewire.domain.queue_ports.spool import FrameIntake
 
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import Frame
@@ -9,7 +10,6 @@ from facewire.stages.detect import FaceDetector
 from facewire_greengrass import pipeline
 from facewire_greengrass.configuration import Prepared
 from facewire_greengrass.frames import IpcFrames
-from facewire_greengrass.inbox import FrameIntake
 from facewire_greengrass.nucleus import Nucleus
 from facewire_greengrass.pipeline import open_pipeline
 from facewire_greengrass.settings import ComponentSettings

@@ -2,11 +2,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from facewire.domain.queue_ports.spool import Spool
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.domain.errors import QueueError
-from facewire_greengrass.spool import Spool
 
 
 @pytest.fixture

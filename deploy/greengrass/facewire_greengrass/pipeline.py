@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from facewire.domain.queue_ports.spool import REFUSALS_BYTES, FrameIntake, Spool
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.mqtt.connection import MqttConnection
@@ -24,16 +25,12 @@ from facewire_detector.intake import FrameSource, Intake, take_and_leave
 from facewire_detector.worker import run_detector
 from facewire_greengrass.configuration import Prepared
 from facewire_greengrass.frames import BrokerFrames, IpcFrames, reading
-from facewire_greengrass.inbox import FrameIntake
 from facewire_greengrass.nucleus import Nucleus
 from facewire_greengrass.requests import Requests
 from facewire_greengrass.results import Publish, Results, nowhere, over_iot_core, over_ipc
 from facewire_greengrass.settings import ComponentSettings
-from facewire_greengrass.spool import Spool
 
 LEASE_SECONDS = 15.0
-#: Answers to refused frames that wait beside the inbox, one of about half a KiB for each frame of a long outage.
-REFUSALS_BYTES = 64 * 1024**2
 #: How long messages that lie here at the end may take to leave; later ones wait for the next start.
 _LAST_MESSAGES_SECONDS = 1.0
 

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
+from facewire.domain.queue_ports.spool import REFUSALS_BYTES, FrameIntake, Spool
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.mqtt.connection import MqttConnection
 from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.inbox import Inbox
-from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.runtime.background import background
 from facewire.runtime.detector_loading import load_face_detector
 from facewire.runtime.probes import serving_probes
@@ -56,7 +56,7 @@ class _Parts:
     settings: DetectorServiceSettings
     slot: Slot
     inbox: Inbox
-    answers: SqliteQueue
+    answers: Spool
     requests: SqsQueue
     responses: SqsQueue
     connection: MqttConnection
@@ -66,7 +66,7 @@ class _Parts:
         worked = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             forwarding = tasks.create_task(self._forward(worked), name="forwarding")
-            intake = Intake(self.inbox, self.answers)
+            intake = Intake(FrameIntake(self.inbox, self.answers), self.answers)
             sessions = look_after_sessions(self.settings, self.slot.folder, intake, self.connection)
             looking = tasks.create_task(sessions, name="sessions")
             works = [
@@ -135,7 +135,13 @@ class _Parts:
 async def _opened(settings: DetectorServiceSettings) -> AsyncIterator[_Parts]:
     folder = settings.data_dir
     async with open_database(folder / "inbox.db") as database, SqsQueues.open(settings) as queues:
-        answers = SqliteQueue(database, "answers", lease_seconds=LEASE_SECONDS)
+        answers = Spool(
+            database,
+            "answers",
+            max_bytes=settings.inbox_bytes + REFUSALS_BYTES,
+            setting="FACEWIRE_INBOX_BYTES",
+            lease_seconds=LEASE_SECONDS,
+        )
         inbox = Inbox(
             database,
             max_bytes=settings.inbox_bytes,

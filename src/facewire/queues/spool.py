@@ -1,11 +1,17 @@
-"""What waits on this core until SQS, or a device, takes it: queues in files of bounded size."""
+"""What waits on this machine until SQS, or a device, takes it: queues in files of bounded size."""
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from facewire.adapters.sqlite.database import Database
+from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue, insert
 from facewire.domain.errors import QueueError
+from facewire.domain.messages import Frame
+
+#: Answers to refused frames that wait beside the inbox, one of about half a KiB for each frame of a long outage.
+REFUSALS_BYTES = 64 * 1024**2
 
 
 class Spool(SqliteQueue):
@@ -56,3 +62,16 @@ class Spool(SqliteQueue):
                 f"fit: frames wait until what is here has left; raise {self._setting} for longer outages"
             )
             raise QueueError("spool_full", detail)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameIntake:
+    """Where frames come in: with policy `latest` each may cost another its place, which is answered to `refusals`."""
+
+    inbox: Inbox
+    refusals: Spool
+
+    async def accept(self, frame: Frame, *, again: bool = False) -> list[Frame]:
+        """Commit the frame as the inbox does; QueueError `spool_full` while there is no room for answers to others."""
+        await self.refusals.check_room()
+        return await self.inbox.accept(frame, again=again)
