@@ -11,7 +11,7 @@ import aiomqtt
 import pytest
 
 from facewire.adapters.sqlite.database import Database
-from facewire.adapters.sqlite.stores import SqliteResultStore
+from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire_standalone.settings import StandaloneSettings
 from facewire_standalone.system import running_system
 from mqtt_brokers import free_port, until

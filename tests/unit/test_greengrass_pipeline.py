@@ -2,8 +2,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from facewire.domain.queue_ports.spool import FrameIntake
 
+from facewire.adapters.sqlite.spool import FrameIntake
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import Frame
 from facewire.stages.detect import FaceDetector

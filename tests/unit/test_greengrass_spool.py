@@ -2,10 +2,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from facewire.domain.queue_ports.spool import Spool
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.spool import Spool
 from facewire.domain.errors import QueueError
 
 

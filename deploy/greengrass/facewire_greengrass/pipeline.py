@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from facewire.domain.queue_ports.spool import REFUSALS_BYTES, FrameIntake, Spool
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.mqtt.connection import MqttConnection
@@ -19,6 +18,7 @@ from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue
+from facewire.adapters.sqlite.spool import REFUSALS_BYTES, FrameIntake, Spool
 from facewire.stages.detect import FaceDetector
 from facewire.work.forwarding import forward_answers, forward_dead_letters
 from facewire_detector.intake import FrameSource, Intake, take_and_leave

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from facewire.domain.queue_ports.spool import REFUSALS_BYTES, FrameIntake, Spool
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.mqtt.connection import MqttConnection
 from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.inbox import Inbox
+from facewire.adapters.sqlite.spool import REFUSALS_BYTES, FrameIntake, Spool
 from facewire.runtime.background import background
 from facewire.runtime.detector_loading import load_face_detector
 from facewire.runtime.probes import serving_probes
