@@ -8,8 +8,10 @@ import pytest
 
 from facewire.domain.errors import DetectError, FacewireError, QueueError, StoreError
 from facewire.domain.messages import MAX_MESSAGE_BYTES, Frame, RecognizedFaces, Source
+from facewire.domain.queue_ports import Lease
+from facewire.runtime.backoff import Backoff
 from facewire.work.consumer import Policy, consume, worker_threads
-from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage
+from facewire.work.handler import DeadLetter, Done, Message, Outcome, Outgoing, RetryAfter, Stage
 from facewire.work.retry import RetryStrategy
 from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
 
@@ -460,3 +462,99 @@ async def test_worker_threads_do_not_outlive_their_block_when_idle() -> None:
         assert await asyncio.get_running_loop().run_in_executor(executor, lambda: 5) == 5
     with pytest.raises(RuntimeError):
         executor.submit(lambda: 5)
+
+
+async def test_a_handler_says_when_its_message_comes_again_and_whether_that_counts() -> None:
+    setting = Setting(frame("a"), frame("b"))
+    verdicts = {"a": RetryAfter(7.0), "b": RetryAfter(9.0, count_attempt=False)}
+
+    async def put_off(messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
+        found = [verdicts.pop(message.content.request_id, Done()) for message in messages]
+        setting.stop.set()
+        return found
+
+    setting.stage.handle = put_off  # type: ignore[method-assign]
+    async with setting.running():
+        await eventually(lambda: len(setting.queue.returned) == 2)
+    assert [delay for _, delay in setting.queue.returned] == [7.0, 9.0]
+    assert setting.queue.receives == [1, 0]
+
+
+async def test_a_handler_may_dead_letter_a_message_and_send_something_for_it() -> None:
+    setting = Setting(frame("a"))
+
+    async def give_up(messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
+        return [DeadLetter("of no use", [Outgoing(setting.responses, b"told")]) for _ in messages]
+
+    setting.stage.handle = give_up  # type: ignore[method-assign]
+    await setting.run_until_empty()
+    assert setting.queue.buried == [(frame_body, "of no use") for frame_body, _ in setting.queue.buried]
+    assert len(setting.queue.buried) == 1
+    assert setting.responses.bodies == [b"told"]
+
+
+async def test_without_dead_letters_a_message_of_no_use_is_deleted() -> None:
+    setting = Setting(b"junk", policy=Policy(dead_letter=False))
+
+    def refuse(_: str) -> None:
+        raise DetectError("bad_message", "no frame")
+
+    setting.stage.act = refuse
+    await setting.run_until_empty()
+    assert not setting.queue.buried
+
+
+async def test_messages_that_are_held_in_an_outage_stay_leased_and_keep_their_order() -> None:
+    policy = Policy(hold=True, backoff=Backoff(first=0.001, longest=0.01))
+    setting, failures = Setting(*(frame(name) for name in ids(5)), policy=policy), 20
+
+    def stay_away(_: str) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StoreError("refused", "no right to do that")
+
+    setting.stage.act = stay_away
+    await setting.run_until_empty()
+    assert setting.successors.bodies == [name.encode() for name in ids(5)]
+    assert not setting.queue.returned
+
+
+async def test_a_stop_gives_back_what_is_held_and_counts_no_attempt() -> None:
+    setting = Setting(frame("a"), policy=Policy(hold=True, backoff=Backoff(first=0.001, longest=0.01)))
+
+    def stay_away(_: str) -> None:
+        raise StoreError("unreachable", "nothing answers")
+
+    setting.stage.act = stay_away
+    async with setting.running():
+        await eventually(lambda: len(setting.stage.batches) > 3)
+    assert setting.queue.receives == [0]
+
+
+async def test_a_stop_empties_the_queue_where_it_is_told_to() -> None:
+    setting = Setting(*(frame(name) for name in ids(50)), policy=Policy(until_empty=True))
+    setting.stop.set()
+    async with setting.running():
+        pass
+    assert setting.successors.bodies == [name.encode() for name in ids(50)]
+
+
+def test_the_content_of_a_message_is_read_once_and_so_is_its_error() -> None:
+    reads = []
+
+    def read(body: bytes) -> Frame:
+        reads.append(body)
+        return Frame.from_bytes(body)
+
+    good, bad = (Message(Lease("1", body, 1), read) for body in (frame("a"), b"junk"))
+    assert good.content is good.content
+    for _ in range(2):
+        with pytest.raises(FacewireError):
+            assert bad.content
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize(("receives", "nominal"), [(1, 1.0), (4, 60.0), (9, 60.0)])
+def test_a_retry_comes_after_the_delay_of_its_attempt(receives: int, nominal: float) -> None:
+    assert 0.75 * nominal <= RetryStrategy().delay(receives) <= 1.25 * nominal
