@@ -226,3 +226,11 @@ def test_jpeg_round_trip() -> None:
     assert sniff(data) == "jpeg"
     assert np.abs(decode(data).astype(int) - pixels).mean() < 4
     assert len(encode_jpeg(pixels, 30)) < len(data)
+
+
+def test_what_cannot_be_identified_is_named_without_an_address_in_memory() -> None:
+    data = encoded(quadrants(), "PNG")
+    for length in range(24, 60):
+        with pytest.raises(DecodeError) as caught:
+            decode(data[:length])
+        assert "0x" not in caught.value.detail

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from facewire.domain.errors import DecodeError
 
@@ -86,7 +86,9 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         raise DecodeError("image_too_large", str(error)) from error
     except _DAMAGE as error:
         code = "truncated_image" if _is_cut_short(name, data, error) else "broken_image"
-        raise DecodeError(code, f"the {name.upper()} data of {len(data)} bytes cannot be decoded: {error}") from error
+        # Pillow's own text names an object by its address in memory.
+        reason = "its header is broken" if isinstance(error, UnidentifiedImageError) else error
+        raise DecodeError(code, f"the {name.upper()} data of {len(data)} bytes cannot be decoded: {reason}") from error
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
