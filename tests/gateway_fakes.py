@@ -155,7 +155,7 @@ class FakeSink:
 
     results: FakeResults
     frames: list[Frame] = field(default_factory=list)
-    refusal: IntakeError | None = None
+    refusal: FacewireError | None = None
     enrolled: dict[str, Enrolled] = field(default_factory=dict)
     replies: dict[str, RecognizedFaces] = field(default_factory=dict)
     faults: dict[str, Exception] = field(default_factory=dict)

@@ -161,7 +161,7 @@ async def test_what_is_not_there_is_named_until_it_comes(bench: Bench, tmp_path:
                 await asyncio.sleep(0.05)
         status, lacks = await service.readiness()
         assert status == 503
-        assert lacks["mqtt"].startswith("no connection to the MQTT broker 127.0.0.1:")
+        assert lacks["mqtt"] == "no connection to the MQTT broker", "where it is is for the log"
         assert "queue: unreachable" in lacks["queue"] or "no answer" in lacks["queue"]
         assert lacks["inbox"] == "ready"
         await bench.broker.bring_back()

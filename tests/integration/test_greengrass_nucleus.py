@@ -13,6 +13,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 )
 from structlog.testing import capture_logs
 
+from facewire.domain.errors import needs_operator
 from facewire.runtime.settings import Settings
 from facewire_greengrass.nucleus import Nucleus, Subscription
 from facewire_greengrass.nucleus_errors import NucleusError
@@ -88,7 +89,7 @@ async def test_what_the_nucleus_cannot_do_just_now_is_not_final(fake: FakeNucleu
         await connected(nucleus)
         with pytest.raises(NucleusError, match="UpdateState cannot be done just now") as error:
             await nucleus.ask("update_state", UpdateStateRequest(state="RUNNING"))
-    assert not error.value.is_final
+    assert not needs_operator(error.value)
 
 
 async def test_a_subscription_that_fails_just_now_is_made_later(fake: FakeNucleus) -> None:
@@ -171,7 +172,7 @@ async def test_a_connection_lost_under_a_request_ends_it(fake: FakeNucleus) -> N
         fake.cut()
         with pytest.raises(NucleusError) as error:
             await asyncio.wait_for(asking, 5)
-    assert error.value.code == "lost"
+    assert error.value.code == "connection_lost"
 
 
 async def test_streams_that_the_nucleus_ends_are_made_again(fake: FakeNucleus) -> None:

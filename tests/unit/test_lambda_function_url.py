@@ -181,7 +181,7 @@ async def test_a_queue_out_of_reach_asks_for_the_frame_again() -> None:
     assert result["headers"]["retry-after"] == "2"
     said = json.loads(result["body"])
     assert (said["code"], said["request_id"], said["stage"]) == ("unreachable", "r1", "queue")
-    assert said["detail"] == "the queue is out of reach: send the frame again"
+    assert said["detail"] == "a queue or store is out of reach: try again in a moment"
     queue.failure = None
     assert (await setting.post(body()))[0] == 200
 

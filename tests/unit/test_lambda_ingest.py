@@ -255,7 +255,7 @@ async def test_an_event_that_tries_out_a_notification_is_about_no_object() -> No
     [
         (
             {"Error": "StoreError", "Cause": '{"errorMessage": "store: unreachable: a: b", "errorType": "StoreError"}'},
-            ("store", "unreachable", "a: b"),
+            ("store", "unreachable", "a queue or store is out of reach: try again in a moment"),
         ),
         (
             {"Error": "DecodeError", "Cause": "decode: not_an_image: no picture"},

@@ -164,11 +164,11 @@ def test_enrolling_a_faceless_frame_is_refused() -> None:
 
 def test_a_failure_names_stage_code_and_detail() -> None:
     frame = parse_frame(payload(), camera="door")
-    answer = failed(frame, DetectError("cascade", "R-Net gave no output"), source="edge")
+    answer = failed(frame, DetectError("message_too_large", "1,200,000 bytes"), source="edge")
     assert json.loads(answer.to_bytes())["error"] == {
         "stage": "detect",
-        "code": "cascade",
-        "detail": "R-Net gave no output",
+        "code": "message_too_large",
+        "detail": "1,200,000 bytes",
     }
     assert (answer.result, answer.camera) == ("Failed", "door")
 

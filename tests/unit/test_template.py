@@ -194,11 +194,10 @@ def _keys(table: dict[str, Any]) -> list[str]:
     return [key["AttributeName"] for key in table["KeySchema"]]
 
 
-def test_the_state_machine_gives_up_at_once_what_the_workers_do() -> None:
+def test_the_state_machine_tries_again_what_passes() -> None:
     states = json.loads((TEMPLATES / "statemachine.asl.json").read_text())["States"]
     final, ended, *passing = states["Recognise faces"]["Retry"]
     assert final["MaxAttempts"] == 0
-    assert set(final["ErrorEquals"]) == {error.__name__ for error in errors.FINAL_ERRORS}
     assert "Sandbox.Timedout" in ended["ErrorEquals"]
     assert passing[-1]["ErrorEquals"] == ["States.ALL"]
 

@@ -15,7 +15,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from facewire.adapters.aws.sqs.queue import SqsQueues
-from facewire.domain.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError, is_outage
+from facewire.domain.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError
 from facewire.domain.messages import MAX_MESSAGE_BYTES, NO_FACE, DetectedFaces, Frame, FramePayload, no_face, now
 from facewire.domain.queue_ports import PartialError, Sender
 from facewire.domain.timing import milliseconds_between
@@ -30,17 +30,6 @@ from facewire_lambda.settings import LambdaSettings
 #: the like are a part, and answers more than that itself, without naming a limit.
 MAX_BODY_BYTES = 6_000_000
 
-_STATUS_OF_CODE = {
-    "image_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "message_refused": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "message_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
-    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-}
-_DETAIL_OF_STATUS = {
-    HTTPStatus.INTERNAL_SERVER_ERROR: "a queue cannot be used as this function is set up: its log says why",
-    HTTPStatus.SERVICE_UNAVAILABLE: "the queue is out of reach: send the frame again",
-}
 _RETRY_AFTER_SECONDS = "2"
 _STEPS = {"decode": "DecodeMs", "detect": "DetectMs", "crop": "CropMs"}
 
@@ -147,8 +136,7 @@ def problem(error: FacewireError, request_id: str | None) -> Result:
         "title": status.phrase,
         "status": int(status),
         "code": error.code,
-        # What AWS says of a queue names accounts and roles: that is for the log.
-        "detail": _DETAIL_OF_STATUS.get(status, error.detail),
+        "detail": error.public,
         "request_id": request_id,
         "stage": error.stage,
     }
@@ -161,9 +149,9 @@ def problem(error: FacewireError, request_id: str | None) -> Result:
 
 
 def _status(error: FacewireError) -> HTTPStatus:
-    if not isinstance(error, QueueError):
-        return _STATUS_OF_CODE.get(error.code, HTTPStatus.BAD_REQUEST)
-    return HTTPStatus.SERVICE_UNAVAILABLE if is_outage(error) else HTTPStatus.INTERNAL_SERVER_ERROR
+    """Return the status of the error's code; 400 for what cannot be read, as clients of this address know it."""
+    status = HTTPStatus(error.kind.status)
+    return HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
 def _response(status: HTTPStatus, said: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Result:

@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars
 
 from facewire.adapters.aws.clients import s3_client
 from facewire.domain.archive import CONTENT_TYPE, ProcessedFrame
-from facewire.domain.errors import FacewireError
+from facewire.domain.errors import FacewireError, public_text
 from facewire.domain.messages import FAILED, Failure, RecognizedFaces
 from facewire.domain.ports import ResultStore
 from facewire_lambda.emf import Metrics
@@ -104,7 +104,8 @@ def failure_of(caught: dict[str, Any]) -> Failure:
     name = str(caught.get("Error", "unknown"))
     stage, *rest = _message_of(str(caught.get("Cause", ""))).split(": ", len(("code", "detail")))
     if stage == _STAGES.get(name) and len(rest) == len(("code", "detail")):
-        return Failure(stage=stage, code=rest[0], detail=rest[1][:_LONGEST_DETAIL])
+        code, detail = rest
+        return Failure(stage=stage, code=code, detail=public_text(code, detail)[:_LONGEST_DETAIL])
     return Failure(stage="ingest", code=name, detail="the state machine gave up: its history says more")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueues
-from facewire.domain.errors import FINAL_ERRORS, RecognizeError, StoreError
+from facewire.domain.errors import RecognizeError, StoreError, is_final
 from facewire.domain.failures import error_name
 from facewire.domain.gallery import Gallery
 from facewire.domain.messages import DetectedFaces, RecognizedFaces
@@ -132,7 +132,7 @@ class Recognize:
             error = outcome
         except Exception as caught:  # noqa: BLE001 - of this message alone; Retries logs it
             error = caught
-        if isinstance(error, FINAL_ERRORS):
+        if is_final(error):
             answer = await asyncio.to_thread(failed_answer, record.lease.body, error)
             return Answered(record, answer) if answer else Failed(record, error)
         return Failed(record, error)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from facewire.domain.errors import FacewireError, QueueError, RecognizeError
+from facewire.domain.errors import FacewireError, QueueError, RecognizeError, needs_operator
 from facewire.domain.failures import answer_unread, error_name, error_origin, last_error
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, failed
 from facewire.domain.queue_ports import MAX_RECEIVES, Queue, Sender
@@ -13,9 +13,6 @@ from facewire.work.retry import RetryStrategy
 from facewire_lambda.batch import Record
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import Responses, answer_body
-
-#: Codes of what a queue will say again: it is not there, or the function may not use it.
-_LASTING = frozenset({"no_such_queue", "refused"})
 
 _log = structlog.get_logger(__name__)
 
@@ -63,7 +60,7 @@ class Retries:
         try:
             await self._dead.send([body])
         except QueueError as error:
-            if error.code not in _LASTING:
+            if not needs_operator(error):
                 raise
             _log.warning("there are no dead letters, so the answer is sent at once", request_id=answer.request_id)
             await self._responses.send(body)

@@ -17,7 +17,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 )
 
 from facewire.adapters.mqtt.tls import tls_context
-from facewire.domain.errors import ModelError, SettingsError
+from facewire.domain.errors import ModelError, SettingsError, needs_operator
 from facewire.runtime.backoff import growing_pauses, happens_within
 from facewire.runtime.detector_loading import load_face_detector
 from facewire.stages.detect import FaceDetector
@@ -103,7 +103,7 @@ class Configuration:
         try:
             answer = await self._nucleus.ask("get_secret_value", GetSecretValueRequest(secret_id=secret))
         except NucleusError as error:
-            if error.is_final:
+            if needs_operator(error):
                 raise SettingsError("secret", f"{setting}: {secret}: {error.detail}") from error
             raise
         return _value_in(answer.secret_value.secret_string, setting, secret)

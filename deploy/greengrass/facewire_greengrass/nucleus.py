@@ -20,6 +20,7 @@ from awsiot.eventstreamrpc import (  # type: ignore[import-untyped]
 )
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient  # type: ignore[import-untyped]
 
+from facewire.domain.errors import needs_operator
 from facewire.runtime.background import background
 from facewire.runtime.backoff import end_if_cancelled, growing_pauses
 from facewire_greengrass.nucleus_errors import CALL_SECONDS, NucleusError, as_nucleus_errors
@@ -77,7 +78,7 @@ class _Session:
         try:
             _, self.streams[subscription] = await self.ask(subscription.operation, subscription.request, events)
         except NucleusError as error:
-            if not subscription.optional or error.code in {"lost", "timeout"}:
+            if not subscription.optional or error.code in {"connection_lost", "timeout"}:
                 raise
             _log.warning("the nucleus does not offer this", operation=subscription.operation, error=error.detail)
             return
@@ -138,7 +139,7 @@ class Nucleus:
         try:
             await session.subscribe(subscription)
         except NucleusError as error:
-            if error.is_final:
+            if needs_operator(error):
                 self._subscriptions.remove(subscription)
                 raise
             # It is made with the next connection, which has to come then.

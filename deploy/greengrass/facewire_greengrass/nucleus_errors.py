@@ -20,17 +20,12 @@ _SDK_ERRORS = (RuntimeError, AwsCrtError, OSError)
 
 
 class NucleusError(QueueError):
-    """The nucleus could not be asked (`not_connected`, `lost`, `timeout`), could not do it now, or said no.
+    """The nucleus could not be asked (`not_connected`, `connection_lost`, `timeout`), could not do it now, or said no.
 
     `unavailable`: it, or the component behind it, could not just now. `unauthorized`, `refused`: it would say no again.
     """
 
     stage = "greengrass"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether asking again would be of no use."""
-        return self.code in {"unauthorized", "refused"}
 
 
 @contextmanager
@@ -53,4 +48,4 @@ def as_nucleus_errors(operation: str) -> Iterator[None]:
     except TimeoutError as error:
         raise NucleusError("timeout", f"{operation}: no answer within {CALL_SECONDS:g} s") from error
     except _SDK_ERRORS as error:
-        raise NucleusError("lost", f"{operation}: the connection failed: {type(error).__name__}") from error
+        raise NucleusError("connection_lost", f"{operation}: the connection failed: {type(error).__name__}") from error

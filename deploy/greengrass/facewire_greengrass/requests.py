@@ -30,9 +30,10 @@ class Requests:
     async def _answer(self, refused: Sequence[bytes], refusal: PartialError) -> None:
         answers = []
         for body in refused:
-            detail = f"the request queue does not take a message of {len(body):,} bytes: {refusal.detail}"
+            detail = f"the request queue does not take a message of {len(body):,} bytes: {refusal.public}"
             answer = answer_unread(body, DetectError("message_refused", detail), "edge")
-            _log.error("a request was refused", request_id=answer and answer.request_id, detail=detail)
+            facts = {"request_id": answer and answer.request_id, "size": len(body), "detail": refusal.detail}
+            _log.error("a request was refused", **facts)
             answers += [answer.to_bytes()] if answer else []
         if answers:
             await self._answers.send(answers)

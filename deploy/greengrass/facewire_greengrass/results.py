@@ -11,7 +11,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
     PublishToTopicRequest,
 )
 
-from facewire.domain.errors import FacewireError
+from facewire.domain.errors import FacewireError, needs_operator
 from facewire.domain.messages import RecognizedFaces, Source
 from facewire.domain.names import check_camera
 from facewire_greengrass.nucleus import Nucleus
@@ -70,7 +70,7 @@ class Results:
         try:
             await self._publish(topic, body)
         except NucleusError as error:
-            if not error.is_final:
+            if not needs_operator(error):
                 raise
             _log.error("an answer was refused, and is lost", topic=topic, error=error.code, detail=error.detail)
 

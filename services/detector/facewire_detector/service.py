@@ -119,7 +119,7 @@ class _Parts:
         readiness |= {"mqtt": self._mqtt_lacks, "queue": self._queue_lacks, "inbox": self._inbox_lacks}
 
     async def _mqtt_lacks(self) -> str | None:
-        return None if self.connection.connected else f"no connection to the MQTT broker {self.connection.broker}"
+        return None if self.connection.connected else "no connection to the MQTT broker"
 
     async def _queue_lacks(self) -> str | None:
         for queue in (self.requests, self.responses):

@@ -56,7 +56,7 @@ def refusal(topic: str, payload: bytes, error: IntakeError) -> RecognizedFaces:
         result=FAILED,
         camera=None if handed_over else name,
         source="edge",
-        error=Failure(stage=error.stage, code=error.code, detail=error.detail),
+        error=Failure.of(error),
     )
 
 

@@ -112,7 +112,7 @@ class _Parts:
     async def _mqtt_lacks(self) -> str | None:
         if self.publishing.connected and self.listening.connected:
             return None
-        return f"no connection to the MQTT broker {self.publishing.broker}"
+        return "no connection to the MQTT broker"
 
     async def _queue_lacks(self) -> str | None:
         await self.responses.depth()

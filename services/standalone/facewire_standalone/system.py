@@ -267,4 +267,4 @@ class _Parts:
 
     async def _mqtt_lacks(self) -> str | None:
         connection = self.frames.connection
-        return None if connection.connected else f"no connection to the MQTT broker {connection.broker}"
+        return None if connection.connected else "no connection to the MQTT broker"

@@ -2,20 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from facewire.domain.errors import kind_of
 from facewire.domain.messages import UNKNOWN, Enrolled, RecognizedFace, RecognizedFaces, sha256
 
-#: Failures of the moment: what the answer says is that the same frame may be sent again.
-PASSING_FAILURES = frozenset({"dead_letter", "gave_up", "internal", "lost", "overloaded", "skipped"})
-#: Stages whose failures pass: what we stand on did not answer in time. A message that is too large fails there too, and
-#: will again; trying it again does no harm.
-PASSING_STAGES = frozenset({"queue", "store"})
 
-
-def invites_again(answer: RecognizedFaces | None) -> bool:
-    """Tell whether the answer says that the request failed for a reason of the moment."""
-    if answer is None or answer.error is None:
-        return False
-    return answer.error.code in PASSING_FAILURES or answer.error.stage in PASSING_STAGES
+def is_retryable(answer: RecognizedFaces | None) -> bool:
+    """Return whether the answer says that the request failed for a reason of the moment: it may be sent again."""
+    return answer is not None and answer.error is not None and kind_of(answer.error.code).retry != "never"
 
 
 def recognized_people(answer: RecognizedFaces) -> set[str]:

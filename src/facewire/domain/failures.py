@@ -61,8 +61,7 @@ def _answer_to_id(request_id: object, error: FacewireError, source: Source) -> R
 
 
 def _answer(said: dict[str, Any], error: FacewireError, source: Source) -> RecognizedFaces:
-    failure = Failure(stage=error.stage, code=error.code, detail=error.detail)
-    return RecognizedFaces(**said, status="failed", result=FAILED, source=source, error=failure)
+    return RecognizedFaces(**said, status="failed", result=FAILED, source=source, error=Failure.of(error))
 
 
 def error_name(error: Exception) -> str:

@@ -347,6 +347,11 @@ class Failure(_Message):
     code: str
     detail: str
 
+    @classmethod
+    def of(cls, error: FacewireError) -> Self:
+        """Return what devices and clients are told of an error: its public text."""
+        return cls(stage=error.stage, code=error.code, detail=error.public)
+
 
 class RecognizedFaces(_Message):
     """The answer to one request; `result` is what a simple device reads."""
@@ -391,7 +396,7 @@ def failed(request: Frame | DetectedFaces, error: FacewireError, *, source: Sour
         captured_at=request.captured_at,
         received_at=request.received_at,
         content_sha256=request.content_sha256,
-        error=Failure(stage=error.stage, code=error.code, detail=error.detail),
+        error=Failure.of(error),
     )
 
 

@@ -64,7 +64,8 @@ async def _reason(check: Readiness) -> str | None:
     except TimeoutError:
         return f"no answer within {_CHECK_SECONDS:g} s"
     except FacewireError as error:
-        return str(error)
+        _log.warning("a dependency is not ready", error=error_name(error), detail=error.detail)
+        return f"{error_name(error)}: {error.public}"
     except Exception as error:  # noqa: BLE001 - logged; what cannot be told whether it is ready is not
         _log.error("a readiness check failed", error=error_name(error), at=error_origin(error))
         return f"the check failed: {error_name(error)}"

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from facewire.domain.errors import FINAL_ERRORS, FacewireError, QueueError, is_outage
+from facewire.domain.errors import FacewireError, QueueError, is_final, is_outage
 from facewire.domain.failures import error_name, last_error
 from facewire.domain.messages import MAX_MESSAGE_BYTES
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease
@@ -74,14 +74,14 @@ async def judge(handler: Handler[M], message: Message[M], outcome: Outcome, retr
     if retry.is_last(receives):
         error = last_error(outcome, handler.error)
         return await _fail(handler, message, error, f"{receives} receives, then {error_name(outcome)}")
-    if isinstance(outcome, FINAL_ERRORS):
+    if is_final(outcome):
         return await _fail(handler, message, outcome)
     return RetryAfter(retry.delay(receives))
 
 
 async def judge_refused(handler: Handler[M], message: Message[M], refusal: QueueError) -> Done | DeadLetter:
     """Return what becomes of a message whose successor a queue will never take."""
-    error = handler.error("message_refused", f"a queue does not take the next message: {refusal.detail}")
+    error = handler.error("message_refused", f"a queue does not take the next message: {refusal.public}")
     return await _fail(handler, message, error, f"what follows from it was refused: {refusal.detail}")
 
 

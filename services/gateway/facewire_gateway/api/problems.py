@@ -15,34 +15,6 @@ from facewire.domain.errors import FacewireError
 
 _log = structlog.get_logger(__name__)
 
-#: The HTTP status of each error code; a code that is not here is the server's fault.
-STATUS_OF = {
-    "bad_cursor": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "bad_multipart": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "bad_name": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "bad_request": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "body_too_slow": HTTPStatus.REQUEST_TIMEOUT,
-    "empty_body": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "enroll_refused": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "enrolment_failed": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "enrolment_refused": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "expired": HTTPStatus.GONE,
-    "foreign_host": HTTPStatus.FORBIDDEN,
-    "foreign_origin": HTTPStatus.FORBIDDEN,
-    "id_conflict": HTTPStatus.CONFLICT,
-    "image_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "missing_key": HTTPStatus.UNAUTHORIZED,
-    "missing_role": HTTPStatus.FORBIDDEN,
-    "not_an_image": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "not_enrolled": HTTPStatus.NOT_FOUND,
-    "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
-    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "too_many_images": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "too_many_listeners": HTTPStatus.SERVICE_UNAVAILABLE,
-    "unknown_key": HTTPStatus.UNAUTHORIZED,
-    "unknown_request": HTTPStatus.NOT_FOUND,
-    "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-}
 #: How the API's description shows errors; every route has it.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
@@ -61,8 +33,6 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-#: Stages whose failure passes: the same request may succeed in a moment.
-_PASSING_STAGES = frozenset({"queue", "store", "gallery"})
 _RETRY_AFTER_SECONDS = "2"
 
 
@@ -109,20 +79,17 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 async def _on_facewire_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FacewireError)  # noqa: S101 - registered for this class
-    status = STATUS_OF.get(error.code) or _status_of_stage(error.stage)
+    status = error.kind.status
     headers = {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = _RETRY_AFTER_SECONDS
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="facewire"'
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("a request failed", request_id=request.state.request_id, stage=error.stage, code=error.code)
+        facts = {"stage": error.stage, "code": error.code, "detail": error.detail}
+        _log.error("a request failed", request_id=request.state.request_id, **facts)
     fields = {"stage": error.stage, **getattr(error, "fields", {})}
-    return problem(request, status, error.code, error.detail, headers=headers, fields=fields)
-
-
-def _status_of_stage(stage: str) -> HTTPStatus:
-    return HTTPStatus.SERVICE_UNAVAILABLE if stage in _PASSING_STAGES else HTTPStatus.INTERNAL_SERVER_ERROR
+    return problem(request, status, error.code, error.public, headers=headers, fields=fields)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

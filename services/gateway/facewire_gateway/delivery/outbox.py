@@ -7,7 +7,7 @@ import structlog
 
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import QueueDepth
-from facewire.domain.answers import invites_again
+from facewire.domain.answers import is_retryable
 from facewire.domain.errors import IntakeError, QueueError
 from facewire.domain.messages import Frame
 from facewire.domain.ports import Result, ResultStore
@@ -40,7 +40,7 @@ class Outbox(FrameSink):
         if known is not None:
             self._check_id(frame, known)
         unanswered = known is None or known.status == "pending"
-        anew = known is not None and invites_again(known.answer)
+        anew = known is not None and is_retryable(known.answer)
         await self.frames.accept(frame, again=unanswered, anew=anew)
         await self._results.expect(frame)
 

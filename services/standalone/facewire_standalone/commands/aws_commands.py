@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 from facewire.adapters.aws.provision import ensure_all
-from facewire.domain.errors import FacewireError
+from facewire.domain.errors import FacewireError, is_outage
 from facewire.runtime.backoff import growing_pauses
 from facewire.runtime.settings import StoreSettings
 
 #: What may get better by itself: nothing answers yet, or it has only just started.
-_PASSING = {"unreachable", "unavailable"}
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 2.0
 
@@ -28,7 +27,7 @@ async def init_aws(settings: StoreSettings, *, wait_seconds: float, write: Calla
                     seen.add((thing.kind, thing.name))
                     write(f"{thing.kind} {thing.name}: {'made' if thing.made else 'was there'}")
         except FacewireError as error:
-            if error.code not in _PASSING or asyncio.get_running_loop().time() + pause > deadline:
+            if not is_outage(error) or asyncio.get_running_loop().time() + pause > deadline:
                 raise
             await asyncio.sleep(pause)
         else:

@@ -40,7 +40,7 @@ def recognize_file(file: Path, stages: Stages, gallery: Gallery) -> RecognizedFa
             return no_face(detected)
         (recognition,) = stages.recognizer([detected], gallery)
     except FacewireError as error:
-        failure = Failure(stage=error.stage, code=error.code, detail=error.detail)
+        failure = Failure.of(error)
         return RecognizedFaces(request_id=request_id, filename=name, status="failed", result=FAILED, error=failure)
     return recognition.answer
 

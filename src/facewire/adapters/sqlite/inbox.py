@@ -105,7 +105,7 @@ class Inbox(SqliteQueue):
             raise IntakeError("id_conflict", detail)
         if row is None:
             return False
-        return self._results is None or not self._results.invites_again(connection, frame.request_id)
+        return self._results is None or not self._results.is_retryable(connection, frame.request_id)
 
     def _holds(self, connection: sqlite3.Connection, frame: Frame) -> bool:
         query = "SELECT 1 FROM messages WHERE queue = ? AND request_id = ?"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from facewire.adapters.sqlite.database import Database, erasing
 from facewire.domain.answers import (
-    invites_again,
+    is_retryable,
     mentioned_people,
     recognized_people,
     without_forgotten,
@@ -44,7 +44,7 @@ class SqliteResultStore(ResultStore):
     async def expect(self, frame: Frame) -> None:
         """Note that `frame` was accepted: pending, unless the same content is known since less than the window.
 
-        A request that failed for a reason of the moment (`invites_again`) is pending anew.
+        A request that failed for a reason of the moment (`is_retryable`) is pending anew.
         """
         await self._database.write(lambda connection: self.note_expected(connection, frame))
 
@@ -52,17 +52,17 @@ class SqliteResultStore(ResultStore):
         """Do what `expect` does, within a change of the caller's."""
         known = _known(connection, frame.request_id)
         stands = known is not None and known.stands_for(frame, self._window)
-        if stands and not self.invites_again(connection, frame.request_id):
+        if stands and not self.is_retryable(connection, frame.request_id):
             return
         _delete(connection, frame.request_id)
         row = (frame.request_id, frame.camera, frame.content_sha256, to_micros(frame.received_at))
         connection.execute("INSERT INTO results VALUES (?, 'pending', 0, ?, ?, ?, NULL)", row)
 
-    def invites_again(self, connection: sqlite3.Connection, request_id: str) -> bool:
+    def is_retryable(self, connection: sqlite3.Connection, request_id: str) -> bool:
         """Tell, within a change of the caller's, whether the request failed for a reason of the moment."""
         query = "SELECT answer FROM results WHERE request_id = ? AND status = 'failed'"
         row = connection.execute(query, (request_id,)).fetchone()
-        return row is not None and invites_again(RecognizedFaces.from_bytes(row[0]))
+        return row is not None and is_retryable(RecognizedFaces.from_bytes(row[0]))
 
     async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
         """Keep each answer that is better than what is there; return those that were kept.

@@ -18,7 +18,7 @@ from facewire.adapters.aws.dynamodb.items import Item, Key
 from facewire.adapters.aws.dynamodb.rows import Entry, Row, compressed, fitting, frame_key, person_partition
 from facewire.adapters.aws.dynamodb.schema import DAYS, FORGOTTEN, TTL
 from facewire.adapters.aws.dynamodb.table import Table, Written, together
-from facewire.domain.answers import invites_again, without_forgotten, without_person
+from facewire.domain.answers import is_retryable, without_forgotten, without_person
 from facewire.domain.errors import StoreError
 from facewire.domain.lifecycle import FORGOTTEN_FOR
 from facewire.domain.messages import Frame, RecognizedFaces, now, sha256
@@ -56,7 +56,7 @@ class DynamoDbResultStore(ResultStore):
     async def expect(self, frame: Frame) -> None:
         """Note that `frame` was accepted: pending, unless the same content is known since less than the window.
 
-        A request that failed for a reason of the moment (`invites_again`) is pending anew.
+        A request that failed for a reason of the moment (`is_retryable`) is pending anew.
         """
         row = Row.pending(frame)
         await self._note_days([row])
@@ -68,7 +68,7 @@ class DynamoDbResultStore(ResultStore):
                 return
             if there is None:
                 written = await self._table.put(self._item(row), condition=_ABSENT)
-            elif there.known.stands_for(frame, self._window) and not _invites_again(there):
+            elif there.known.stands_for(frame, self._window) and not _is_retryable(there):
                 return
             else:
                 written = await self._replace(there, row)
@@ -251,8 +251,8 @@ def _is_own(written: Written, row: Row) -> bool:
     return written.before is not None and written.before["token"] == row.token
 
 
-def _invites_again(row: Row) -> bool:
-    return row.status == "failed" and invites_again(row.answer)
+def _is_retryable(row: Row) -> bool:
+    return row.status == "failed" and is_retryable(row.answer)
 
 
 def _contended(request_id: str) -> StoreError:

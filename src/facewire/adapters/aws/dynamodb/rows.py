@@ -214,7 +214,7 @@ def fitting(answer: RecognizedFaces) -> tuple[RecognizedFaces, Row]:
             camera=_camera_of(answer),
             received_at=answer.received_at,
             content_sha256=answer.content_sha256[:_SHA256_DIGITS],
-            error=Failure(stage=error.stage, code=error.code, detail=error.detail),
+            error=Failure.of(error),
         )
         return failure, Row.answered(failure)
 
