@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from facewire.domain.errors import FacewireError, IntakeError, QueueError, StoreError
+from facewire.domain.errors import FacewireError, QueueError, StoreError
 from facewire.domain.messages import Enrolled, Frame, RecognizedFaces, sha256
 from facewire.domain.ports import EnrolledFace, PersonSummary, Result, ResultPage, ResultQuery
 from facewire.domain.queue_ports import Lease

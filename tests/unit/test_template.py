@@ -16,7 +16,6 @@ import facewire_lambda
 from aws_stack import IMAGE, TEMPLATES, expanded, read_template
 from facewire.adapters.aws.dynamodb.schema import INDEXES, TTL
 from facewire.adapters.aws.provision import DEAD_SUFFIX, LARGEST_MESSAGE_BYTES
-from facewire.domain import errors
 from facewire.domain.archive import PREFIX
 from facewire.domain.queue_ports import MAX_RECEIVES
 from facewire_lambda.emf import NAMESPACE

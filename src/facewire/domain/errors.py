@@ -138,6 +138,7 @@ REGISTRY: dict[str, Kind] = {
     "unreachable": _outage("a queue or store is out of reach: try again in a moment"),
     "bucket_taken": _operator(500, "the bucket's name is taken by another account"),
     "corrupt": _operator(503, "the database is damaged"),
+    "removed": _operator(503, "the database file was removed or replaced while in use"),
     "io_error": _operator(503, "the disk failed to read or write"),
     "newer_schema": _operator(503, "the database is of a newer version"),
     "no_credentials": _operator(500, "the server has no credentials for AWS"),
