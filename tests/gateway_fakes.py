@@ -43,7 +43,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class FakeResults:
-    """Results by request id; `keep` takes what ranks higher. `get` fails for what is `unreadable`, with `fault`.
+    """Results by request id; `keep` takes what ranks higher.
+
+    `get` fails with `fault` for what is `unreadable`, and for everything once it was called `unreadable_after` times.
 
     Answers to content whose hash is `refused` are not kept.
     """
@@ -55,6 +57,7 @@ class FakeResults:
     faults: int = 0
     unreadable: set[str] = field(default_factory=set)
     fault: FacewireError = field(default_factory=lambda: StoreError("io_error", "the disk failed"))
+    unreadable_after: int | None = None
     refused: set[str] = field(default_factory=set)
     expired: list[datetime] = field(default_factory=list)
 
@@ -79,7 +82,9 @@ class FakeResults:
         return kept
 
     async def get(self, request_id: str) -> Result | None:
-        if request_id in self.unreadable:
+        if self.unreadable_after is not None:
+            self.unreadable_after -= 1
+        if request_id in self.unreadable or (self.unreadable_after or 0) < 0:
             raise self.fault
         return self.known.get(request_id)
 

@@ -320,6 +320,25 @@ async def test_wait_that_ends_first_answers_202(bench: Bench) -> None:
     assert bench.feed.waiters == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/frames?wait=30", "/v1/people/Ada/faces"])
+async def test_what_is_committed_gets_202_whatever_the_wait_runs_into(bench: Bench, path: str) -> None:
+    """Told of a failure the client would send it again, and enrol a face twice."""
+    bench.results.unreadable.add("r1")
+    response = await bench.client.post(path, content=picture(), headers={**JPEG, "X-Request-Id": "r1"})
+    assert (response.status_code, response.json()["status"]) == (202, "pending")
+    assert response.headers["Location"] == "/v1/results/r1"
+    assert len(bench.sink.frames) == 1
+
+
+async def test_of_several_pictures_those_whose_wait_fails_are_pending(bench: Bench) -> None:
+    bench.sink.reply_to(picture(), enrolled={"person": "Ada", "face_id": "f1"})
+    bench.results.unreadable_after = 1
+    files = [("file", (name, picture(), "image/jpeg")) for name in ("a.jpg", "b.jpg")]
+    response = await bench.client.post("/v1/people/Ada/faces", files=files)
+    assert response.status_code == 202
+    assert [face["status"] for face in response.json()["faces"]] == ["enrolled", "pending"]
+
+
 @pytest.mark.parametrize(("query", "field"), [("wait=31", "wait"), ("wait=x", "wait"), ("camera=a/b", "camera")])
 async def test_wrong_parameters_name_the_field(bench: Bench, query: str, field: str) -> None:
     response = await bench.client.post(f"/v1/frames?{query}", content=picture(), headers=JPEG)

@@ -12,7 +12,7 @@ from facewire_gateway.api.auth import require
 from facewire_gateway.api.budget import release_body
 from facewire_gateway.api.deps import Parts, Wait
 from facewire_gateway.api.upload import read_frame
-from facewire_gateway.api.waiting import wait_for_answer
+from facewire_gateway.api.waiting import wait_after_commit
 
 router = APIRouter(tags=["frames"])
 
@@ -86,7 +86,7 @@ async def post_frame(
     # A long poll must not keep the picture in memory.
     del frame
     release_body(request)
-    answer = await wait_for_answer(request, gateway.feed, request_id, wait)
+    answer = await wait_after_commit(request, gateway.feed, request_id, wait)
     headers = {"Location": location_of(request_id)}
     if answer is not None:
         return Response(answer.to_bytes(), media_type="application/json", headers=headers)

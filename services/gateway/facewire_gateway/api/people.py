@@ -19,7 +19,7 @@ from facewire_gateway.api.deps import MAX_WAIT_SECONDS, Gateway, Parts
 from facewire_gateway.api.frames import PICTURE_BODY, location_of
 from facewire_gateway.api.problems import GatewayError
 from facewire_gateway.api.upload import read_enrolment
-from facewire_gateway.api.waiting import wait_for_answer
+from facewire_gateway.api.waiting import wait_after_commit
 
 _log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/people", tags=["people"])
@@ -131,7 +131,7 @@ async def _fault_of(gateway: Gateway, frame: Frame) -> Failure | None:
         await gateway.sink.accept(frame)
     except FacewireError as error:
         _log.warning("a picture was not taken in", request_id=frame.request_id, stage=error.stage, code=error.code)
-        return Failure(stage=error.stage, code=error.code, detail=error.detail)
+        return Failure.of(error)
     except Exception:  # noqa: BLE001 - logged; the answer has to name what is committed already
         _log.exception("a fault of the server", request_id=frame.request_id)
         detail = "the server failed on this picture: its log has the request id"
@@ -140,15 +140,10 @@ async def _fault_of(gateway: Gateway, frame: Frame) -> Failure | None:
 
 
 async def _answer(request: Request, gateway: Gateway, sent: _Sent, deadline: float) -> RecognizedFaces | None:
-    """Return the answer to a picture, None where it is not known in time: it is committed, whatever the wait meets."""
+    """Return the answer to a picture, None where it is not known in time or was not taken in."""
     if sent.fault is not None:
         return None
-    try:
-        return await wait_for_answer(request, gateway.feed, sent.request_id, max(0.0, deadline - time.monotonic()))
-    except Exception as error:  # noqa: BLE001 - logged; the answer has to say that the picture is committed
-        unexpected = not isinstance(error, FacewireError)
-        _log.warning("an answer could not be read", request_id=sent.request_id, error=str(error), exc_info=unexpected)
-        return None
+    return await wait_after_commit(request, gateway.feed, sent.request_id, max(0.0, deadline - time.monotonic()))
 
 
 def _outcome(sent: _Sent, answer: RecognizedFaces | None) -> dict[str, Any]:
