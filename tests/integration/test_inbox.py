@@ -85,6 +85,76 @@ async def test_a_frame_handed_over_again_comes_in_again_once_it_has_left(databas
     assert await contents(inbox) == ["other", "r1"]
 
 
+async def test_a_camera_that_sends_the_frame_of_another_one_gets_its_own_turn(database: Database) -> None:
+    """Passed over, it would wait for an answer that goes to the other one."""
+    inbox = inbox_of(database, results=SqliteResultStore(database))
+    for camera in ("door", "hall", "hall", "door"):
+        await inbox.accept(frame("r1", camera=camera), again=True)
+    leases = await inbox.receive(10, wait=0)
+    assert [Frame.from_bytes(lease.body).camera for lease in leases] == ["door", "hall"]
+
+
+async def test_a_frame_sent_again_is_passed_over_while_its_answer_is_to_come_and_looked_at_anew_after_it(
+    database: Database,
+) -> None:
+    results = SqliteResultStore(database)
+    inbox = inbox_of(database, results=results)
+    sent = frame("r1")
+    await inbox.accept(sent, again=True)
+    await inbox.acknowledge(await inbox.receive(1, wait=0))
+    await inbox.accept(frame("r1"), again=True)
+    assert await contents(inbox) == [], "on its way to the recognizer"
+    await results.keep([failure("r1", "not_an_image")])
+    await inbox.accept(frame("r1"), again=True)
+    assert await contents(inbox) == ["r1"]
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "window over"])
+async def test_a_request_that_is_over_takes_the_turn_of_the_same_frame_that_still_waits(
+    database: Database, *, lost: bool
+) -> None:
+    """A second copy would be looked at twice; at the end of the queue it would be lost again and again."""
+    results = SqliteResultStore(database) if lost else None
+    inbox = inbox_of(database, id_window_seconds=600.0 if lost else 0.0, results=results)
+    earlier, later = frame("r1", received_at=now() - timedelta(seconds=200)), frame("r1")
+    await inbox.accept(earlier, again=True)
+    await inbox.accept(frame("r2"), again=True)
+    if results is not None:
+        await results.keep([failure("r1", "lost").model_copy(update={"received_at": earlier.received_at})])
+
+    for copy in (later, later, earlier):
+        await inbox.accept(copy, again=True)
+
+    leases = await inbox.receive(10, wait=0)
+    first, second = (Frame.from_bytes(lease.body) for lease in leases)
+    assert (first, second.request_id) == (later, "r2")
+    await inbox.acknowledge(leases)
+    assert (await inbox.depth()).bytes == 0
+    if results is not None:
+        assert (found := await results.get("r1")) is not None
+        assert (found.status, found.received_at) == ("pending", later.received_at)
+
+
+async def test_a_request_that_is_over_takes_no_turn_of_another_picture_or_purpose(database: Database) -> None:
+    inbox = inbox_of(database, id_window_seconds=100.0)
+    long_ago = now() - timedelta(seconds=200)
+    await inbox.accept(frame("r1", received_at=long_ago), again=True)
+    await database.write(lambda connection: connection.execute("DELETE FROM seen").rowcount)
+    await inbox.accept(frame("r1", enroll_as="Ada", received_at=long_ago), again=True)
+    assert len(await inbox.receive(10, wait=0)) == 2
+
+
+async def test_a_frame_in_flight_as_its_request_ends_is_taken_anew(database: Database) -> None:
+    """Who has it may just be giving it up."""
+    inbox = inbox_of(database, id_window_seconds=100.0)
+    sent = frame("r1", received_at=now() - timedelta(seconds=200))
+    await inbox.accept(sent, again=True)
+    await database.write(lambda connection: connection.execute("DELETE FROM seen").rowcount)
+    assert len(await inbox.receive(1, wait=0)) == 1
+    await inbox.accept(frame("r1"), again=True)
+    assert await contents(inbox) == ["r1"]
+
+
 async def test_a_frame_among_the_dead_letters_has_left(database: Database) -> None:
     inbox = inbox_of(database)
     await inbox.accept(frame("r1"))

@@ -24,6 +24,7 @@ from facewire.domain.messages import (
     Source,
     sha256,
 )
+from facewire.domain.names import raw_frame_id
 from facewire.domain.ports import Result, ResultPage, ResultQuery, ResultStore
 
 WINDOW = timedelta(minutes=10)
@@ -240,6 +241,35 @@ async def test_a_late_answer_improves_a_request_given_up(store: ResultStore) -> 
     await store.keep([failed(frame())])
     late = done(frame(), "Ada")
     assert await store.keep([late]) == [late]
+
+
+def raw(after: timedelta = timedelta()) -> Frame:
+    """Return a still that came without an id of its own."""
+    return frame(after=after, request_id=raw_frame_id("door", sha256(b"picture")))
+
+
+async def test_a_raw_still_sent_again_after_the_gallery_has_changed_is_a_new_question(store: ResultStore) -> None:
+    first, again = raw(), raw(timedelta(minutes=1))
+    await store.keep([done(first, gallery_version=1)])
+    assert await store.keep([done(again, gallery_version=1)]) == [], "the same gallery says the same"
+    assert await store.keep([done(raw(), "Ada", gallery_version=2)]) == [], "the same frame, delivered twice"
+    newer = done(again, "Ada", gallery_version=2)
+    assert await store.keep([newer]) == [newer]
+    assert await answer_of(store, first.request_id) == newer
+
+
+async def test_a_frame_with_an_id_of_its_own_is_the_same_question_whatever_the_gallery(store: ResultStore) -> None:
+    await store.keep([done(frame(), gallery_version=1)])
+    assert await store.keep([done(frame(after=timedelta(minutes=1)), "Ada", gallery_version=2)]) == []
+
+
+async def test_what_failed_before_a_frame_was_sent_again_is_no_answer_to_it(store: ResultStore) -> None:
+    """A detector that comes back gives up what waited too long, and then finds the later frame."""
+    later = frame(after=timedelta(minutes=9))
+    await store.expect(later)
+    assert await store.keep([failed(frame(), code="lost")]) == []
+    assert await answer_of(store) is None
+    assert await store.keep([failed(later, code="lost")])
 
 
 async def test_overdue_are_the_oldest_pending(store: ResultStore) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from facewire.domain.errors import StoreError
-from facewire.domain.messages import Frame, RecognizedFaces
+from facewire.domain.messages import Frame, RecognizedFaces, now
 from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.drain import settle
 from facewire_gateway.delivery.feed import Event, Feed
@@ -86,6 +87,53 @@ async def test_a_camera_whose_request_id_an_upload_has_taken_is_told_its_answer(
     await settle([without_camera], results, told)
     assert told.senders == [found], "nobody waits for it"
     assert results.known["7"].content_sha256 == upload.content_sha256
+
+
+def repeated(kept: RecognizedFaces, **fields: Any) -> RecognizedFaces:
+    """Return the answer to the same frame, received once more."""
+    later = {"received_at": now(), "answered_at": now()}
+    return kept.model_copy(update={**later, **fields})
+
+
+async def test_a_camera_that_sends_its_frame_again_is_told_the_answer_that_is_kept(results: FakeResults) -> None:
+    kept = answer("a", camera="door", content_sha256="1", result="Ada")
+    await results.keep([kept])
+    told = Told()
+    again = repeated(kept, result="Unknown")
+    await settle([again], results, told)
+    assert told.everybody == []
+    (heard,) = told.senders
+    assert (heard.result, heard.camera, heard.answered_at) == ("Ada", "door", kept.answered_at)
+    assert heard.received_at == again.received_at
+
+
+async def test_a_frame_sent_again_that_is_refused_gets_the_answer_that_is_kept(results: FakeResults) -> None:
+    kept = answer("a", camera="door", content_sha256="1", result="Ada")
+    await results.keep([kept])
+    told = Told()
+    error = {"stage": "intake", "code": "overloaded", "detail": "full"}
+    refusal = answer("a", status="failed", result="Failed", camera="door", content_sha256="1", error=error)
+    await settle([refusal], results, told)
+    assert [heard.result for heard in told.senders] == ["Ada"]
+
+
+@pytest.mark.parametrize("first", ["door", None], ids=["of a camera", "an upload"])
+async def test_a_second_camera_that_sends_the_same_frame_is_told_its_answer(
+    results: FakeResults, first: str | None
+) -> None:
+    kept = answer("a", camera=first, content_sha256="1", result="Ada")
+    await results.keep([kept])
+    told = Told()
+    await settle([repeated(kept, camera="hall", received_at=kept.received_at)], results, told)
+    assert [(heard.camera, heard.result) for heard in told.senders] == [("hall", "Ada")]
+
+
+async def test_a_frame_that_a_queue_delivers_twice_is_answered_once(results: FakeResults) -> None:
+    kept = answer("a", camera="door", content_sha256="1")
+    await results.keep([kept])
+    told = Told()
+    await settle([repeated(kept, received_at=kept.received_at)], results, told)
+    assert (told.everybody, told.senders) == ([], [])
 
 
 async def test_listeners_hear_of_an_answer_once_however_often_it_comes(results: FakeResults) -> None:

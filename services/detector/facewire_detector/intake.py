@@ -18,7 +18,7 @@ from facewire.domain.messages import Frame, RecognizedFaces, failed
 from facewire.domain.queue_ports import Queue
 from facewire.runtime import metrics
 from facewire.runtime.backoff import growing_pauses, happens_within
-from facewire_detector.topics import is_handed_over, read_frame, refusal
+from facewire_detector.topics import read_frame, refusal
 
 STAGE = "intake"
 #: Commits under way at the same time; they share the database's group commits.
@@ -54,7 +54,7 @@ class FrameInbox(Protocol):
     async def accept(self, frame: Frame, *, again: bool = False) -> list[Frame]:
         """Commit the frame, answer those that had to leave for it and return them.
 
-        One that is handed over `again` has no answer: it is only passed over while it is still in the inbox.
+        One that may come `again` is passed over only while its answer is sure to come.
         IntakeError `id_conflict` or `overloaded`.
         """
 
@@ -67,7 +67,7 @@ class Intake:
         self._responses = responses
 
     async def accept(self, frame: Frame, *, again: bool = False) -> None:
-        """Commit the frame, which may be handed over `again`; it is safe when this returns.
+        """Commit the frame, which may come `again` to be answered; it is safe when this returns.
 
         IntakeError `id_conflict` (its id is taken by other content) or `overloaded` (no room and the policy says to
         keep what is there); QueueError when the inbox cannot be written.
@@ -173,7 +173,9 @@ class _MqttIntake:
             await self._refuse(await asyncio.to_thread(refusal, topic, payload, error))
             return
         try:
-            await self._intake.accept(frame, again=is_handed_over(topic))
+            # Sent again, a frame is looked at again unless it is still here: only the gateway knows of its answer,
+            # and of whether the gallery has changed. It tells the camera, however often that asks.
+            await self._intake.accept(frame, again=True)
         except IntakeError as error:
             await self._refuse(failed(frame, error, source="edge"))
 

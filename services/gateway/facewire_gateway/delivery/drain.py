@@ -58,6 +58,8 @@ async def _told_all_the_same(
         known = await results.get(answer.request_id)
         if (found := as_kept(answer, known)) is not None:
             kept_before.append(found)
+        elif (repeated := _to_repeat(answer, known)) is not None:
+            others.append(repeated)
         elif _is_about_another_message(answer, known):
             others.append(answer)
     return kept_before, others
@@ -67,7 +69,22 @@ def as_kept(answer: RecognizedFaces, known: Result | None) -> RecognizedFaces | 
     """Return the answer as it is kept, without names that were deleted meanwhile; None where another one is kept."""
     if known is None or known.answer is None or known.answer.answered_at != answer.answered_at:
         return None
-    return known.answer
+    return known.answer if known.answer.received_at == answer.received_at else None
+
+
+def _to_repeat(answer: RecognizedFaces, known: Result | None) -> RecognizedFaces | None:
+    """Return what is kept, for a camera that sent the known request's frame once more, or is a second one to do so.
+
+    None where `answer` is to the very message that is answered already: one that a queue has delivered twice.
+    """
+    kept = None if known is None else known.answer
+    if kept is None or kept.enrolled is not None or is_conflict(answer) or answer.camera is None:
+        return None
+    if not answer.content_sha256 or answer.content_sha256 != kept.content_sha256:
+        return None
+    if (answer.camera, answer.received_at) == (kept.camera, kept.received_at):
+        return None
+    return kept.model_copy(update={"camera": answer.camera, "received_at": answer.received_at})
 
 
 def _is_about_another_message(answer: RecognizedFaces, known: Result | None) -> bool:

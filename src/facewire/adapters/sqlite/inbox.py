@@ -15,6 +15,10 @@ from facewire.domain.messages import Frame, RecognizedFaces, failed, now
 _PRUNE = 10
 
 _REPLACE = "DELETE FROM messages WHERE queue = ? AND request_id = ?"
+_HOLDS = "SELECT 1 FROM messages WHERE queue = ? AND request_id = ? AND sender IS ?"
+_WAITING = """
+    SELECT id, body FROM messages JOIN bodies USING (id)
+    WHERE queue = ? AND request_id = ? AND sender IS ? AND receipt IS NULL"""
 _WITHDRAW = """
     DELETE FROM messages WHERE queue = ? AND request_id = ?
     AND NOT EXISTS (SELECT 1 FROM seen WHERE request_id = messages.request_id AND accepted_at <> ?)"""
@@ -54,9 +58,11 @@ class Inbox(SqliteQueue):
         """Commit the frame; return those that had to leave for it, without content.
 
         Their answers `failed: skipped` are on `responses`; without such a queue they are for the caller to send. A
-        request already accepted within the window, with the same content and purpose, changes nothing; handed over
-        `again` by whoever knows that it has no answer, it changes nothing only while the inbox still holds it. Sent
-        `anew` after an answer that invites to, it takes the place of what is still held of it.
+        request already accepted within the window, with the same content and purpose, changes nothing; with `again`,
+        for a sender that hears of its answer in no other way, it changes nothing only while that camera's answer is
+        sure to come: the inbox holds the frame, or `results` has the request as pending. A request that is over takes
+        its turn in the place of the same frame that still waits. Sent `anew` after an answer that invites to, it
+        replaces all that is held of it.
         IntakeError `id_conflict` where it differs, `overloaded` where it does not fit; QueueError where the disk fails.
         """
         try:
@@ -83,12 +89,11 @@ class Inbox(SqliteQueue):
         known = self._is_known(connection, frame, now)
         if anew:
             connection.execute(_REPLACE, (self.name, frame.request_id))
-        elif known and (not again or self._holds(connection, frame)):
+        elif known and (not again or self._is_under_way(connection, frame)):
             return []
-        body = frame.to_bytes()
-        dropped = self._make_room(connection, frame, len(body), now)
-        self._skip(connection, dropped)
-        insert(connection, self.name, [body], sender=frame.camera, request_id=frame.request_id)
+        dropped: list[Frame] = []
+        if anew or not self._renew(connection, frame):
+            dropped = self._put(connection, frame, now)
         self._note(connection, frame, now)
         if self._results is not None:
             self._results.note_expected(connection, frame)
@@ -107,9 +112,34 @@ class Inbox(SqliteQueue):
             return False
         return self._results is None or not self._results.is_retryable(connection, frame.request_id)
 
-    def _holds(self, connection: sqlite3.Connection, frame: Frame) -> bool:
-        query = "SELECT 1 FROM messages WHERE queue = ? AND request_id = ?"
-        return connection.execute(query, (self.name, frame.request_id)).fetchone() is not None
+    def _is_under_way(self, connection: sqlite3.Connection, frame: Frame) -> bool:
+        key = (self.name, frame.request_id, frame.camera)
+        if connection.execute(_HOLDS, key).fetchone() is not None:
+            return True
+        return self._results is not None and self._results.is_pending(connection, frame)
+
+    def _renew(self, connection: sqlite3.Connection, frame: Frame) -> bool:
+        """Put the frame in the place of the same one that waits, if it is later; return whether there was one.
+
+        The place in the queue stays: at its end, what is sent again after every deadline would never have its turn. So
+        does the size that counts, from which the new one differs by a few bytes at most.
+        """
+        key = (self.name, frame.request_id, frame.camera)
+        for number, body in connection.execute(_WAITING, key).fetchall():
+            held = Frame.from_bytes(body)
+            if (held.content_sha256, held.enroll_as) == (frame.content_sha256, frame.enroll_as):
+                if held.received_at < frame.received_at:
+                    connection.execute("UPDATE bodies SET body = ? WHERE id = ?", (frame.to_bytes(), number))
+                return True
+        return False
+
+    def _put(self, connection: sqlite3.Connection, frame: Frame, now: float) -> list[Frame]:
+        """Put the frame at the end of the queue; return those that had to leave for it."""
+        body = frame.to_bytes()
+        dropped = self._make_room(connection, frame, len(body), now)
+        self._skip(connection, dropped)
+        insert(connection, self.name, [body], sender=frame.camera, request_id=frame.request_id)
+        return dropped
 
     def _skip(self, connection: sqlite3.Connection, dropped: Sequence[Frame]) -> None:
         """Forget that the frames were accepted, and answer them."""

@@ -64,6 +64,11 @@ class SqliteResultStore(ResultStore):
         row = connection.execute(query, (request_id,)).fetchone()
         return row is not None and is_retryable(RecognizedFaces.from_bytes(row[0]))
 
+    def is_pending(self, connection: sqlite3.Connection, frame: Frame) -> bool:
+        """Tell, within a change of the caller's, whether the answer to this request of this camera is still to come."""
+        query = "SELECT 1 FROM results WHERE request_id = ? AND camera IS ? AND status = 'pending'"
+        return connection.execute(query, (frame.request_id, frame.camera)).fetchone() is not None
+
     async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
         """Keep each answer that is better than what is there; return those that were kept.
 
@@ -136,15 +141,17 @@ class SqliteResultStore(ResultStore):
 
 
 def _known(connection: sqlite3.Connection, request_id: str) -> Known | None:
-    query = "SELECT status, rank, content_sha256, received_at FROM results WHERE request_id = ?"
+    query = """
+        SELECT status, rank, content_sha256, received_at, json_extract(CAST(answer AS TEXT), '$.gallery_version')
+        FROM results WHERE request_id = ?"""
     row = connection.execute(query, (request_id,)).fetchone()
     if row is None:
-        query = "SELECT ?, ?, content_sha256, received_at FROM tombstones WHERE request_id = ?"
+        query = "SELECT ?, ?, content_sha256, received_at, NULL FROM tombstones WHERE request_id = ?"
         row = connection.execute(query, (EXPIRED, EXPIRED_RANK, request_id)).fetchone()
     if row is None:
         return None
-    status, rank, content_sha256, received_at = row
-    return Known(status, rank, content_sha256, from_micros(received_at))
+    status, rank, content_sha256, received_at, gallery_version = row
+    return Known(status, rank, content_sha256, from_micros(received_at), gallery_version)
 
 
 def _delete(connection: sqlite3.Connection, request_id: str) -> None:

@@ -170,7 +170,9 @@ class Row:
     @property
     def known(self) -> Known:
         """What the rules for request ids need."""
-        return Known(self.status, self.rank, self.content_sha256, self.received_at)
+        answer = self.answer
+        gallery_version = None if answer is None else answer.gallery_version
+        return Known(self.status, self.rank, self.content_sha256, self.received_at, gallery_version)
 
     @property
     def answer(self) -> RecognizedFaces | None:
