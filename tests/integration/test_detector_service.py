@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from facewire.adapters.mqtt.connection import MqttConnection
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue
-from facewire.domain.messages import DetectedFaces, Frame
+from facewire.domain.messages import DetectedFaces, Frame, now
 from facewire.runtime.settings import AwsSettings
 from mqtt_brokers import RunningMosquitto, free_port, running_mosquitto, until
 from service_processes import Service, answers_of, running_service
@@ -142,6 +143,60 @@ async def test_frames_of_cameras_and_of_the_gateway_become_faces_and_answers(ben
     codes = {answer.error.code if answer.error else answer.result for answer in answers.values()}
     assert codes == {"No-Face", "bad_request", "enroll_refused"}
     assert answers["wrong"].camera is None
+
+
+async def test_a_frame_of_a_camera_that_comes_again_is_looked_at_again(bench: Bench, portrait: bytes) -> None:
+    """Here nothing is known of its answer, which may be lost: the gateway tells the camera what is kept."""
+    async with bench.detector(), bench.sender() as sender:
+        await sender.publish("clients/door", payload("r1", portrait))
+        (first,) = (await detected(bench.requests, 1)).values()
+        await sender.publish("clients/door", payload("r1", portrait))
+        (again,) = (await detected(bench.requests, 1)).values()
+    assert again.received_at > first.received_at
+
+
+async def test_what_is_past_the_answer_deadline_is_lost_and_not_looked_at(bench: Bench, portrait: bytes) -> None:
+    """The gateway has called it lost; copies that were handed over meanwhile cost no detection either."""
+    long_ago = now() - timedelta(seconds=700)
+    late = Frame.of(portrait, request_id="late", received_at=long_ago)
+    async with bench.sender() as sender:
+        async with bench.detector():
+            pass  # its session takes what comes while it is away
+        for _ in range(3):
+            await sender.publish("uploads/late", late.to_bytes())
+        await sender.publish("uploads/r1", Frame.of(portrait, request_id="r1").to_bytes())
+        async with bench.detector():
+            found = await detected(bench.requests, 1)
+            answers = await answers_of(bench.responses, 1)
+    assert list(found) == ["r1"]
+    error = answers["late"].error
+    assert error is not None
+    assert (error.stage, error.code) == ("detect", "lost")
+    assert answers["late"].received_at == long_ago
+
+
+async def test_a_detector_says_that_it_is_there_until_it_stops(bench: Bench) -> None:
+    async with (
+        MqttConnection.open(bench.broker.settings, subscriptions=["detectors"]) as gateway,
+        asyncio.timeout(60),
+        bench.detector() as service,
+    ):
+        for _ in range(3):
+            (await anext(gateway.messages())).acknowledge()
+        assert await service.stop() == 0
+        assert await silent(gateway)
+
+
+async def silent(connection: MqttConnection) -> bool:
+    """Return whether nothing comes for three times as long as a detector is silent, past what is here already."""
+    messages = connection.messages()
+    for _ in range(3):
+        try:
+            async with asyncio.timeout(3):
+                (await anext(messages)).acknowledge()
+        except TimeoutError:
+            return True
+    return False
 
 
 async def test_what_is_not_there_is_named_until_it_comes(bench: Bench, tmp_path: Path) -> None:

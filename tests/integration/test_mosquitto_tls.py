@@ -47,6 +47,22 @@ async def test_uploads_and_enrolments_go_from_the_gateway_to_the_detector_and_ba
 
 
 @pytest.mark.usefixtures("mosquitto")
+async def test_detectors_alone_say_that_they_are_there_and_gateways_alone_hear_it(installation: Installation) -> None:
+    async with (
+        OPEN(installation.service("detector")) as detector,
+        OPEN(installation.service("gateway"), subscriptions=["detectors"]) as gateway,
+        OPEN(installation.device("eve"), subscriptions=["detectors", "clients/eve/results"]) as eve,
+    ):
+        await connected(detector, gateway, eve)
+        for forger in (gateway, eve):
+            await forger.publish("detectors", b"forged")
+        await detector.publish("detectors", b"there")
+        assert await payloads(gateway, 1) == [b"there"]
+        await gateway.publish("clients/eve/results", b"own")
+        assert await payloads(eve, 1) == [b"own"]
+
+
+@pytest.mark.usefixtures("mosquitto")
 async def test_a_device_publishes_to_no_topic_but_its_own(installation: Installation) -> None:
     """MQTT 3.1.1 acknowledges what it refuses: the proof is that only the marker arrives."""
     forbidden = ["clients/door", "clients/door/results", "clients/eve/results", "clients/eve/more", "clients", "eve"]

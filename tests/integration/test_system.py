@@ -1,16 +1,21 @@
 """The whole system in this process: it starts, answers, stops without a trace, and says what stands against it."""
 
 import asyncio
+import base64
+import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from facewire.adapters.mqtt.connection import MqttConnection
 from facewire.domain.errors import FacewireError, ModelError, SettingsError
+from facewire.domain.messages import RecognizedFaces
 from facewire.runtime.settings import MqttSettings
 from facewire_standalone.commands.camera import Camera
 from facewire_standalone.commands.client import Client, Picture
@@ -106,6 +111,63 @@ async def test_a_frame_in_the_inbox_is_finished_after_the_stop_event(tmp_path: P
     async with running_system(settings_for(tmp_path)) as system, Client.open(system.http_url) as client:
         answers = [await client.result(str(number)) for number in range(3)]
     assert all(answer is not None and answer.status == "done" for answer in answers)
+
+
+@asynccontextmanager
+async def device(system: System, name: str) -> AsyncIterator[MqttConnection]:
+    settings = MqttSettings.read(mqtt_host=system.mqtt_host, mqtt_port=system.mqtt_port)
+    async with MqttConnection.open(settings, subscriptions=[f"clients/{name}/results"]) as connection:
+        await connection.wait_connected()
+        yield connection
+
+
+async def told(connection: MqttConnection) -> RecognizedFaces:
+    message = await anext(connection.messages())
+    message.acknowledge()
+    return RecognizedFaces.from_bytes(message.payload)
+
+
+async def test_a_frame_sent_again_over_mqtt_is_answered_again_and_so_is_another_camera(
+    tmp_path: Path, portrait: Picture
+) -> None:
+    said = json.dumps({"request_id": "r1", "content": base64.b64encode(portrait.content).decode()}).encode()
+    async with (
+        asyncio.timeout(60),
+        running_system(settings_for(tmp_path)) as system,
+        device(system, "door") as door,
+        device(system, "hall") as hall,
+    ):
+        await door.publish("clients/door", said)
+        first = await told(door)
+        await door.publish("clients/door", said)
+        again = await told(door)
+        await hall.publish("clients/hall", said)
+        other = await told(hall)
+    assert (again.request_id, again.answered_at, again.faces) == ("r1", first.answered_at, first.faces)
+    assert (other.request_id, other.camera, other.faces) == ("r1", "hall", first.faces)
+
+
+async def test_a_raw_still_sent_again_is_a_new_question_once_the_gallery_has_changed(
+    tmp_path: Path, portrait: Picture
+) -> None:
+    async with (
+        asyncio.timeout(60),
+        running_system(settings_for(tmp_path)) as system,
+        Client.open(system.http_url) as client,
+        device(system, "door") as door,
+    ):
+        await door.publish("clients/door", portrait.content)
+        before = await told(door)
+        await client.enroll("Eileen Collins", portrait)
+        after = before
+        while after.result == "Unknown":  # until the recognizer has seen the new face
+            await door.publish("clients/door", portrait.content)
+            after = await told(door)
+        kept = await client.result(before.request_id)
+    assert after.request_id == before.request_id
+    assert after.result == "Eileen Collins"
+    assert kept is not None
+    assert kept.result == "Eileen Collins"
 
 
 async def refusal(settings: StandaloneSettings) -> FacewireError:

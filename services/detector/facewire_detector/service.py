@@ -12,6 +12,7 @@ from facewire.adapters.mqtt.connection import MqttConnection
 from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.spool import REFUSALS_BYTES, FrameIntake, Spool
+from facewire.domain.errors import QueueError
 from facewire.runtime.background import background
 from facewire.runtime.detector_loading import load_face_detector
 from facewire.runtime.probes import serving_probes
@@ -22,13 +23,15 @@ from facewire_detector.intake import Intake, take_and_leave
 from facewire_detector.sessions import look_after_sessions
 from facewire_detector.settings import DetectorServiceSettings
 from facewire_detector.slots import Slot, lowest_free_slot
-from facewire_detector.topics import SHARED_TOPICS
+from facewire_detector.topics import DETECTORS_TOPIC, SHARED_TOPICS
 from facewire_detector.worker import run_detector
 
 #: How soon another detector takes on the frames of one that was killed.
 LEASE_SECONDS = 15.0
 #: How long answers that lie here at the stop may take to leave; later ones wait for the next detector.
 _LAST_ANSWERS_SECONDS = 1.0
+#: How often the gateways are told that a detector is there; silent for three times as long, it counts as gone.
+_PRESENT_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -68,13 +71,17 @@ class _Parts:
             forwarding = tasks.create_task(self._forward(worked), name="forwarding")
             intake = Intake(FrameIntake(self.inbox, self.answers), self.answers)
             sessions = look_after_sessions(self.settings, self.slot.folder, intake, self.connection)
-            looking = tasks.create_task(sessions, name="sessions")
+            while_working = [
+                tasks.create_task(sessions, name="sessions"),
+                tasks.create_task(self._say_present(), name="presence"),
+            ]
             works = [
                 tasks.create_task(self._take(intake, stop), name="intake"),
                 tasks.create_task(self._detect(detector, stop), name="detector"),
             ]
             await stop.wait()
-            looking.cancel()
+            for task in while_working:
+                task.cancel()
             await asyncio.wait(works)
             worked.set()
             await asyncio.wait({forwarding}, timeout=_LAST_ANSWERS_SECONDS)
@@ -95,6 +102,16 @@ class _Parts:
         if not stop.is_set():
             self.slot.mark(subscribed=True)
 
+    async def _say_present(self) -> None:
+        """Tell the gateways, until cancelled, that what they hand over is taken here."""
+        while True:
+            await self.connection.wait_connected()
+            try:
+                await self.connection.publish(DETECTORS_TOPIC, b"")
+            except QueueError as error:
+                _log.debug("the gateways were not told that a detector is there", error=error.code)
+            await asyncio.sleep(_PRESENT_SECONDS)
+
     async def _detect(self, detector: FaceDetector, stop: asyncio.Event) -> None:
         await run_detector(
             self.settings,
@@ -104,6 +121,7 @@ class _Parts:
             detector=detector,
             stop=stop,
             lease_seconds=LEASE_SECONDS,
+            deadline_seconds=self.settings.answer_deadline_seconds,
         )
 
     async def _forward(self, worked: asyncio.Event) -> None:

@@ -13,6 +13,8 @@ from facewire.domain.names import check_request_id, raw_frame_id
 
 #: The topic filter of cameras' frames. Results (`clients/<camera>/results`) do not match it.
 FRAMES_TOPIC = "clients/+"
+#: Over it each detector says every second that it is there; the gateways hand nothing over while they hear of none.
+DETECTORS_TOPIC = "detectors"
 _UPLOADS = "uploads"
 _ENROLMENTS = "enroll"
 #: What the detectors on one broker share: each message goes to one of them, under its plain topic.

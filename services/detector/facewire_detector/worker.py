@@ -1,6 +1,7 @@
 """The detector's work: frames of the inbox become face crops on the request queue, or `No-Face` answers."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import ClassVar
@@ -10,7 +11,7 @@ import structlog
 from facewire.domain.errors import DetectError, FacewireError
 from facewire.domain.messages import DetectedFaces, Frame, Source, no_face, now
 from facewire.domain.queue_ports import Queue
-from facewire.domain.timing import milliseconds_between
+from facewire.domain.timing import SETTLE_SECONDS, SettledClock, milliseconds_between
 from facewire.runtime import metrics
 from facewire.runtime.settings import DetectorSettings
 from facewire.stages.detect import FaceDetector
@@ -31,11 +32,13 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
     detector: FaceDetector,
     stop: asyncio.Event,
     lease_seconds: float = 30.0,
+    deadline_seconds: float | None = None,
     shared_threads: Executor | None = None,
 ) -> None:
     """Detect the faces of the inbox's frames, up to `detector_threads` at a time, until `stop` is set, then drain.
 
-    It has as many threads of its own unless it is given some that it shares.
+    Frames received more than `deadline_seconds` ago are answered `failed: lost` instead. It has as many threads of its
+    own unless it is given some that it shares.
     """
     threads = settings.detector_threads
     policy = Policy(
@@ -46,7 +49,9 @@ async def run_detector(  # noqa: PLR0913 - what the service stands on, all by ke
         drain_seconds=settings.drain_seconds,
     )
     async with worker_threads(threads, "detect", shared=shared_threads) as executor:
-        stage = DetectStage(detector, executor, requests=requests, responses=responses)
+        stage = DetectStage(
+            detector, executor, requests=requests, responses=responses, deadline_seconds=deadline_seconds
+        )
         await consume(inbox, stage, policy, stop)
 
 
@@ -56,11 +61,21 @@ class DetectStage(Stage[Frame]):
     error: ClassVar[type[FacewireError]] = DetectError
     source: ClassVar[Source] = "edge"
 
-    def __init__(self, detector: FaceDetector, executor: Executor, *, requests: Queue, responses: Queue) -> None:
+    def __init__(
+        self,
+        detector: FaceDetector,
+        executor: Executor,
+        *,
+        requests: Queue,
+        responses: Queue,
+        deadline_seconds: float | None = None,
+    ) -> None:
         super().__init__(responses)
         self._detector = detector
         self._executor = executor
         self._requests = requests
+        self._deadline = math.inf if deadline_seconds is None else deadline_seconds
+        self._clock = SettledClock(max(SETTLE_SECONDS, deadline_seconds or 0.0))
 
     def read(self, body: bytes) -> Frame:
         """Return the frame in `body`; IntakeError where there is none."""
@@ -72,7 +87,10 @@ class DetectStage(Stage[Frame]):
         return [Done([await loop.run_in_executor(self._executor, self._detect, message)]) for message in messages]
 
     def _detect(self, message: Message[Frame]) -> Outgoing:
-        detected = self._detector(message.content)
+        frame = message.content
+        if (self._clock() - frame.received_at).total_seconds() >= self._deadline:
+            raise DetectError("lost", f"no detector came to it within {self._deadline:g} s: send the frame again")
+        detected = self._detector(frame)
         metrics.observe_steps("detect", detected.timings_ms, _STEPS)
         facts = {"faces": len(detected.faces), "dropped": detected.faces_dropped, "timings_ms": detected.timings_ms}
         _log.debug("faces detected", request_id=detected.request_id, **facts)

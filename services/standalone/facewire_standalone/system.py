@@ -248,6 +248,7 @@ class _Parts:
                 requests=kept.requests,
                 responses=kept.responses,
                 detector=self.stages.detector,
+                deadline_seconds=settings.answer_deadline_seconds,
                 shared_threads=self.threads,
                 stop=stop,
             ),
