@@ -1,19 +1,28 @@
 """The gateway's outbox over SQLite: what has its 202 is on the disk, pending, and there once."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from facewire.adapters.aws.sqs.queue import SqsDepth
+from facewire.adapters.mqtt.connection import Received
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import IntakeError, StoreError
 from facewire.domain.messages import Failure, Frame, RecognizedFaces, now
+from facewire.domain.ports import Result
+from facewire_gateway.delivery.backlog import Backlog, Detectors
+from facewire_gateway.delivery.handover import HandOver
 from facewire_gateway.delivery.outbox import Outbox
+from facewire_gateway.settings import GatewayServiceSettings
+from gateway_fakes import until
 
 MIB = 1024 * 1024
 
@@ -163,20 +172,57 @@ async def test_a_full_outbox_refuses_and_has_room_again_once_answers_are_there(t
         assert await bench.held() == ["b"]
 
 
-async def test_without_the_store_nobody_gets_a_202_and_sending_again_makes_it_good(tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database.open(tmp_path / "outbox.db"))
-        frames = Inbox(database, "outbox", max_bytes=MIB, policy="all", id_window_seconds=600)
+async def test_what_is_committed_has_its_202_though_the_store_fails_then_and_the_hand_over_notes_it(
+    tmp_path: Path,
+) -> None:
+    async with opened_with(tmp_path, _Unwritable) as bench:
+        await bench.outbox.accept(frame("r1"))
+        assert await bench.held() == ["r1"]
+        assert await bench.status("r1") is None
+        broker = FakeBroker()
+        async with handing_over(bench, broker):
+            await until(lambda: broker.topics)
+        assert await bench.status("r1") == "pending"
+
+
+async def test_without_the_store_nothing_is_committed_and_nobody_gets_a_202(tmp_path: Path) -> None:
+    async with Database.open(tmp_path / "outbox.db") as database:
         async with Database.open(tmp_path / "facewire.db") as kept:
-            broken = _Unwritable(kept)
-            outbox = Outbox(frames, broken, mqtt_max_bytes=MIB, id_window_seconds=600)
-            with pytest.raises(StoreError):
-                await outbox.accept(frame("r1"))
-            broken.faults = 0
-            await outbox.accept(frame("r1"))
-            bench = Bench(outbox, broken)
-            assert await bench.held() == ["r1"]
-            assert await bench.status("r1") == "pending"
+            results = SqliteResultStore(kept)
+        frames = Inbox(database, "outbox", max_bytes=MIB, policy="all", id_window_seconds=600)
+        bench = Bench(Outbox(frames, results, mqtt_max_bytes=MIB, id_window_seconds=600), results)
+        with pytest.raises(StoreError):
+            await bench.outbox.accept(frame("r1"))
+        assert await bench.held() == []
+
+
+@pytest.mark.parametrize("code", ["lost", "not_an_image"])
+async def test_an_upload_is_handed_over_though_its_id_has_an_earlier_answer_and_it_is_not_noted_yet(
+    tmp_path: Path, code: str
+) -> None:
+    """The hand-over wakes with the commit; the request is noted as pending a moment later."""
+    async with opened_with(tmp_path, _Slow) as bench:
+        earlier = frame("r1", received_at=now() - timedelta(seconds=700))
+        await bench.results.keep([failure(earlier, code)])
+        broker = FakeBroker()
+        async with handing_over(bench, broker):
+            await bench.outbox.accept(frame("r1"))
+            await until(lambda: broker.topics)
+        assert broker.topics == ["uploads/r1"]
+        assert await bench.held() == []
+        assert (await bench.outbox.depth()).waiting == 1, "until its answer is there"
+        assert await bench.status("r1") == "pending"
+
+
+async def test_a_picture_sent_again_at_once_after_it_was_lost_is_handed_over(tmp_path: Path) -> None:
+    async with opened_with(tmp_path, _Slow) as bench:
+        earlier = frame("r1", received_at=now() - timedelta(seconds=1))
+        await bench.results.keep([failure(earlier, "lost")])
+        broker = FakeBroker()
+        async with handing_over(bench, broker):
+            await bench.outbox.accept(frame("r1"))
+            await until(lambda: broker.topics)
+        assert await bench.status("r1") == "pending"
 
 
 async def test_forgetting_what_the_disk_does_not_let_go_waits_for_the_hand_over(tmp_path: Path) -> None:
@@ -189,9 +235,77 @@ async def test_forgetting_what_the_disk_does_not_let_go_waits_for_the_hand_over(
 
 
 class _Unwritable(SqliteResultStore):
+    """Fails once, at what comes first: an upload that is noted."""
+
     faults = 1
 
     async def expect(self, frame: Frame) -> None:
         if self.faults:
+            self.faults -= 1
             raise StoreError("disk_full", "no space left")
         await super().expect(frame)
+
+
+class _Slow(SqliteResultStore):
+    """Notes the first request only once somebody has looked whether it is answered, as the hand-over does."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._looks = 0
+        self._looked = asyncio.Event()
+        self._first = True
+
+    async def get(self, request_id: str) -> Result | None:
+        result = await super().get(request_id)
+        self._looks += 1
+        if self._looks > 1:
+            self._looked.set()
+        return result
+
+    async def expect(self, frame: Frame) -> None:
+        first, self._first = self._first, False
+        if first:
+            await self._looked.wait()
+        await super().expect(frame)
+
+
+@dataclass
+class FakeBroker:
+    topics: list[str] = field(default_factory=list)
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        assert payload
+        self.topics.append(topic)
+
+
+@asynccontextmanager
+async def opened_with(folder: Path, make: Callable[[Database], SqliteResultStore]) -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(folder / "outbox.db"))
+        kept = await stack.enter_async_context(Database.open(folder / "facewire.db"))
+        frames = Inbox(database, "outbox", max_bytes=MIB, policy="all", id_window_seconds=600)
+        results = make(kept)
+        yield Bench(Outbox(frames, results, mqtt_max_bytes=MIB, id_window_seconds=600), results)
+
+
+@asynccontextmanager
+async def handing_over(bench: Bench, broker: FakeBroker) -> AsyncIterator[None]:
+    """Hand over while the block runs, to a detector that is there."""
+
+    async def depth() -> SqsDepth:
+        return SqsDepth(0, 0, 0, 0)
+
+    async def present() -> AsyncIterator[Received]:
+        yield Received("detectors", b"", 1, lambda: None)
+
+    detectors, stop = Detectors(present_seconds=60), asyncio.Event()
+    await detectors.listen(present())
+    work = HandOver(
+        bench.outbox.frames, bench.results, broker, Backlog(depth), GatewayServiceSettings.read(), detectors
+    )
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(work.run(stop), name="hand-over")
+        try:
+            yield
+        finally:
+            stop.set()

@@ -5,7 +5,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,11 @@ from httpx_sse import aconnect_sse
 from aws_emulator import free_port, ministack
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.mqtt.connection import MqttConnection
+from facewire.domain.errors import QueueError
 from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces
 from facewire.runtime.background import background
 from facewire.runtime.settings import AwsSettings, MqttSettings
+from facewire_gateway.delivery.handover import IN_FLIGHT
 from gateway_fakes import picture
 from mqtt_brokers import RunningMosquitto, running_mosquitto, until
 from service_processes import Service
@@ -37,6 +39,16 @@ class Detector:
     responses: SqsQueue
     heard: list[tuple[str, Frame]] = field(default_factory=list)
     silent: bool = False
+    there: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def say_present(self) -> None:
+        """Tell the gateways every moment that it is there, while it is."""
+        while True:
+            await self.there.wait()
+            await self.connection.wait_connected()
+            with suppress(QueueError):  # the broker is away
+                await self.connection.publish("detectors", b"")
+            await asyncio.sleep(0.2)
 
     async def run(self) -> None:
         async for message in self.connection.messages():
@@ -122,7 +134,11 @@ async def opened(folder: Path, endpoint: str) -> AsyncIterator[World]:
         detector = Detector(connection, responses)
         async with asyncio.timeout(10):
             await connection.wait_connected()
-        async with background(detector.run(), name="detector"):
+        detector.there.set()
+        async with (
+            background(detector.run(), name="detector"),
+            background(detector.say_present(), name="presence"),
+        ):
             yield World(folder, broker, environment, requests, responses, detector, stack)
 
 
@@ -231,6 +247,23 @@ async def test_a_broker_that_comes_back_gets_what_was_accepted_meanwhile(world: 
         await eventually(lambda: lacks_mqtt(service))
         await world.broker.bring_back()
         assert [(await get(client, f"r{number}"))["status"] for number in range(3)] == ["done"] * 3
+
+
+async def test_uploads_wait_in_the_outbox_while_no_detector_is_there(world: World) -> None:
+    """The session of an absent detector has 32 MiB at the broker: cameras' frames need them."""
+    service = await world.gateway()
+    async with client_of(service) as client:
+        await post(client, "first", wait="30")
+        world.detector.there.clear()
+        await until(lambda: "no detector is there" in service.log.read_text())
+        for number in range(20):
+            assert (await post(client, f"r{number}")).status_code == 202
+        # What a lane was waiting for as the detector fell silent is still handed over: one frame each.
+        assert world.outbox() >= 20 - IN_FLIGHT
+        assert len(world.detector.heard) <= 1 + IN_FLIGHT
+        world.detector.there.set()
+        assert [(await get(client, f"r{number}"))["status"] for number in range(20)] == ["done"] * 20
+    await world.empties()
 
 
 async def test_what_has_its_202_survives_a_kill(world: World) -> None:

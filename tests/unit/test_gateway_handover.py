@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import tracemalloc
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from facewire.adapters.aws.sqs.queue import SqsDepth
+from facewire.adapters.mqtt.connection import Received
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import Frame, now
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease
 from facewire.domain.timing import SettledClock
+from facewire.runtime.background import background
 from facewire_gateway.delivery import backlog, handover
-from facewire_gateway.delivery.backlog import Backlog
+from facewire_gateway.delivery.backlog import Backlog, Detectors
 from facewire_gateway.delivery.handover import IN_FLIGHT, HandOver, next_handover
 from facewire_gateway.settings import GatewayServiceSettings
 from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
@@ -58,10 +60,37 @@ class FakeBroker:
 
 
 @dataclass
+class FakeDetector:
+    """Says that it is there, as soon as it is and then every moment."""
+
+    there: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def messages(self) -> AsyncIterator[Received]:
+        while True:
+            await self.there.wait()
+            yield Received("detectors", b"", 1, lambda: None)
+            await asyncio.sleep(0.001)
+
+
+class AskedDetectors(Detectors):
+    """Notes what it has answered."""
+
+    def __init__(self, *, present_seconds: float) -> None:
+        super().__init__(present_seconds=present_seconds)
+        self.answers: list[bool] = []
+
+    async def there_within(self, seconds: float) -> bool:
+        self.answers.append(await super().there_within(seconds))
+        return self.answers[-1]
+
+
+@dataclass
 class Bench:
     outbox: FakeOutbox = field(default_factory=FakeOutbox)
     results: FakeResults = field(default_factory=FakeResults)
     broker: FakeBroker = field(default_factory=FakeBroker)
+    detector: FakeDetector = field(default_factory=FakeDetector)
+    detectors: Detectors = field(default_factory=Detectors)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     age: float = 0
     waiting: int = 0
@@ -88,11 +117,15 @@ class Bench:
             return now() + timedelta(seconds=self.age)
 
         settled = SettledClock(clock=clock)
-        work = HandOver(self.outbox, self.results, self.broker, Backlog(self.depth), SETTINGS, clock=settled)
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        backlog = Backlog(self.depth)
+        work = HandOver(self.outbox, self.results, self.broker, backlog, SETTINGS, self.detectors, clock=settled)
+        async with asyncio.timeout(5), self.hearing(), asyncio.TaskGroup() as tasks:
             tasks.create_task(work.run(self.stop))
             yield
             self.stop.set()
+
+    def hearing(self) -> AbstractAsyncContextManager[None]:
+        return background(self.detectors.listen(self.detector.messages()), name="detectors")
 
 
 @pytest.fixture
@@ -101,6 +134,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(handover, "_WAIT_SECONDS", 0.01)
     bench = Bench()
     bench.broker.open.set()
+    bench.detector.there.set()
     return bench
 
 
@@ -254,6 +288,26 @@ async def test_a_request_that_the_store_does_not_know_is_noted_and_handed_over(b
     assert [topic for topic, _ in bench.broker.sent] == ["uploads/r1"]
 
 
+async def test_nothing_is_handed_over_while_no_detector_is_there(bench: Bench) -> None:
+    """At the broker it would take the room of cameras' frames."""
+    asked = bench.detectors = AskedDetectors(present_seconds=0.02)
+    bench.detector.there.clear()
+    for number in range(20):
+        await bench.accept(f"r{number}")
+    async with bench.running():
+        await until(lambda: asked.answers.count(False) >= 3 * IN_FLIGHT)
+        assert bench.broker.sent == []
+        bench.detector.there.set()
+        await until(lambda: len(bench.broker.sent) == 20)
+        bench.detector.there.clear()
+        asked.answers.clear()
+        await until(lambda: asked.answers.count(False) >= IN_FLIGHT)
+        await bench.accept("later")
+        await until(lambda: asked.answers.count(False) >= 3 * IN_FLIGHT)
+        assert len(bench.outbox.waiting) == 1
+    assert len(bench.broker.sent) == 20
+
+
 async def test_a_broker_that_is_away_is_asked_again(bench: Bench) -> None:
     bench.broker.faults = 1
     await bench.accept("r1")
@@ -316,8 +370,8 @@ async def test_hand_overs_are_never_too_many_for_the_queue(
     async with Database.open(tmp_path / "outbox.db") as database:
         outbox = Inbox(database, "outbox", max_bytes=10**6, policy="all", id_window_seconds=600)
         await outbox.accept(Frame.of(picture(), request_id="r1"))
-        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-            work = HandOver(outbox, bench.results, bench.broker, Backlog(bench.depth), quick)
+        async with asyncio.timeout(10), bench.hearing(), asyncio.TaskGroup() as tasks:
+            work = HandOver(outbox, bench.results, bench.broker, Backlog(bench.depth), quick, bench.detectors)
             tasks.create_task(work.run(bench.stop))
             await until(lambda: len(bench.broker.sent) > 2 * MAX_RECEIVES)
             await bench.results.keep([answer("r1")])

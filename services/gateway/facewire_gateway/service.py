@@ -22,7 +22,7 @@ from facewire_gateway.app import create_app
 from facewire_gateway.connections import raise_open_files_limit
 from facewire_gateway.delivery.answers import answers_going_out
 from facewire_gateway.delivery.audience import Replica
-from facewire_gateway.delivery.backlog import Backlog
+from facewire_gateway.delivery.backlog import DETECTORS_TOPIC, Backlog, Detectors
 from facewire_gateway.delivery.feed import Feed
 from facewire_gateway.delivery.handover import LEASE_SECONDS, HandOver
 from facewire_gateway.delivery.outbox import Outbox
@@ -92,15 +92,18 @@ class _Parts:
             responses=self.responses,
             dead_letters={queue.name: queue.dead_letters() for queue in (frames, self.requests, self.responses)},
         )
+        detectors = Detectors()
         hand_over = HandOver(
             frames,
             self.results,
             self.publishing,
             Backlog(self.requests.depth),
             settings,
+            detectors,
             clock=SettledClock(settings.answer_deadline_seconds),
         )
         async with (
+            background(detectors.listen(self.publishing.messages()), name="detectors"),
             background(relay(self.listening, feed, self.results), name="relay"),
             answers,
             asyncio.TaskGroup() as tasks,
@@ -137,7 +140,7 @@ async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_Parts]:
             kept_days=settings.results_days + settings.tombstone_days,
         ) as (results, gallery),
         SqsQueues.open(settings) as queues,
-        MqttConnection.open(settings) as publishing,
+        MqttConnection.open(settings, subscriptions=[DETECTORS_TOPIC]) as publishing,
         MqttConnection.open(settings, subscriptions=RESULTS_TOPICS) as listening,
     ):
         frames = Inbox(

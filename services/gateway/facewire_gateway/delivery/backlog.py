@@ -1,20 +1,56 @@
-"""Whether requests wait for a recognizer: then a second copy of one only makes them wait longer."""
+"""Whether it helps to hand a frame over: detectors are there, and requests do not wait for a recognizer."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import structlog
 
+from facewire.adapters.mqtt.connection import Received
 from facewire.domain.errors import QueueError
+from facewire.runtime.backoff import happens_within
 from facewire.runtime.readiness import Depth
 
 _log = structlog.get_logger(__name__)
 
+#: Every detector says each second over this topic that it is there.
+DETECTORS_TOPIC = "detectors"
 #: What was found stands for this long: hand-overs come by the thousand, and every look at SQS is paid for.
 _STANDS_SECONDS = 1.0
 
 
+class Detectors:
+    """Whether a detector is there, as the detectors themselves say over their topic.
+
+    One that has said nothing for `present_seconds` has gone.
+    """
+
+    def __init__(self, *, present_seconds: float = 3.0) -> None:
+        self._present_seconds = present_seconds
+        self._heard = asyncio.Event()
+        self._present_until = float("-inf")
+
+    async def listen(self, messages: AsyncIterator[Received]) -> None:
+        """Hear what comes over the topic, until cancelled."""
+        async for message in messages:
+            message.acknowledge()
+            self._present_until = asyncio.get_running_loop().time() + self._present_seconds
+            self._heard.set()
+
+    async def there_within(self, seconds: float) -> bool:
+        """Return whether a detector is there, waiting up to `seconds` for one."""
+        if asyncio.get_running_loop().time() < self._present_until:
+            return True
+        if self._heard.is_set():
+            self._heard.clear()
+            _log.warning("no detector is there: uploads wait in the outbox")
+        return await happens_within(self._heard, seconds)
+
+
 class Backlog:
-    """Looks at the `depth` of the request queue, at most about once a second."""
+    """Where requests wait for a recognizer, a second copy of one only makes them wait longer.
+
+    Looks at the `depth` of the request queue, at most about once a second.
+    """
 
     def __init__(self, depth: Depth) -> None:
         self._depth = depth

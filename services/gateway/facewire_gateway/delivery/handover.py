@@ -15,7 +15,7 @@ from facewire.domain.queue_ports import Lease, Queue
 from facewire.domain.timing import SettledClock
 from facewire.runtime.backoff import growing_pauses, happens_within
 from facewire_gateway import metrics
-from facewire_gateway.delivery.backlog import Backlog
+from facewire_gateway.delivery.backlog import Backlog, Detectors
 from facewire_gateway.delivery.publish import Publisher
 
 _log = structlog.get_logger(__name__)
@@ -62,7 +62,8 @@ def next_handover(age: float, timing: Timing) -> float:
 class HandOver:
     """Hands over what is due in `outbox`. Several gateways may do so; each frame is lent to one of them at a time.
 
-    A frame that has been handed over waits while there is a `backlog`: most likely it is part of it.
+    Nothing is handed over while there are no `detectors`: in the broker it would take the room of cameras' frames. A
+    frame that has been handed over waits while there is a `backlog`: most likely it is part of it.
     """
 
     outbox: Queue
@@ -70,6 +71,7 @@ class HandOver:
     connection: Publisher
     backlog: Backlog
     timing: Timing
+    detectors: Detectors
     clock: Callable[[], datetime] = field(default_factory=SettledClock)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -86,8 +88,9 @@ class HandOver:
         pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while not stop.is_set():
             try:
-                for lease in await self.outbox.receive(1, wait=_WAIT_SECONDS):
-                    await self._settle(lease)
+                if await self.detectors.there_within(_WAIT_SECONDS):
+                    for lease in await self.outbox.receive(1, wait=_WAIT_SECONDS):
+                        await self._settle(lease)
                 pauses = growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
             except (QueueError, StoreError) as error:
                 metrics.HANDED_OVER.labels("error").inc()
@@ -127,15 +130,16 @@ class HandOver:
     async def _useless(self, frame: Frame) -> str | None:
         """Return why the frame need not be handed over any more, None where it is to be.
 
-        A request that the store does not know, after a crash between the two commits or with a store that forgets, is
-        noted: else nobody would ever call it lost.
+        Its request may not be noted yet: the outbox commits the frame first. What the store knows is then of an
+        earlier request under that id, or nothing at all.
         """
         known = await self.results.get(frame.request_id)
-        if known is None:
+        if known is None or known.received_at < frame.received_at:
             await self.results.expect(frame)
-        elif known.status != "pending":
+            known = await self.results.get(frame.request_id)
+        if known is not None and known.status != "pending":
             return "answered"
-        elif known.content_sha256 not in {frame.content_sha256, ""}:
+        if known is not None and known.content_sha256 not in {frame.content_sha256, ""}:
             return "superseded"
         return "too_late" if self._age(frame) >= self.timing.answer_deadline_seconds else None
 

@@ -8,7 +8,7 @@ import structlog
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import QueueDepth
 from facewire.domain.answers import is_retryable
-from facewire.domain.errors import IntakeError, QueueError
+from facewire.domain.errors import IntakeError, QueueError, StoreError
 from facewire.domain.messages import Frame
 from facewire.domain.ports import Result, ResultStore
 from facewire_gateway.api.deps import FrameSink
@@ -30,10 +30,11 @@ class Outbox(FrameSink):
         self._window = timedelta(seconds=id_window_seconds)
 
     async def accept(self, frame: Frame) -> None:
-        """Commit `frame`, then note its request as pending; what lies between the two is handed over all the same.
+        """Commit `frame`, then note its request as pending.
 
+        Once it is committed it is handed over and answered: where the store fails then, the hand-over notes it.
         IntakeError `too_large` for a frame that the broker would not take, `id_conflict`, `overloaded`; QueueError or
-        StoreError where it could not be kept: the sender has no 202 then, and sends it again.
+        StoreError where it could not be committed: the sender has no 202 then, and sends it again.
         """
         self._check_size(frame)
         known = await self._results.get(frame.request_id)
@@ -42,7 +43,10 @@ class Outbox(FrameSink):
         unanswered = known is None or known.status == "pending"
         anew = known is not None and is_retryable(known.answer)
         await self.frames.accept(frame, again=unanswered, anew=anew)
-        await self._results.expect(frame)
+        try:
+            await self._results.expect(frame)
+        except StoreError as error:
+            _log.warning("an upload is not noted as pending yet", request_id=frame.request_id, error=error.code)
 
     async def forget(self, requests: Sequence[tuple[str, datetime]]) -> None:
         """Delete the frames of requests, by id and receipt, that have their answer.
