@@ -390,8 +390,9 @@ async def test_it_ends_beside_a_failed_sibling_though_another_writer_holds_the_o
             other.execute("BEGIN IMMEDIATE")
 
             async def hand_over_beside_a_failing_sibling() -> None:
-                async with asyncio.TaskGroup() as tasks:
-                    work = HandOver(outbox, bench.results, bench.broker, Backlog(bench.depth), SETTINGS)
+                async with bench.hearing(), asyncio.TaskGroup() as tasks:
+                    backlog = Backlog(bench.depth)
+                    work = HandOver(outbox, bench.results, bench.broker, backlog, SETTINGS, bench.detectors)
                     tasks.create_task(work.run(bench.stop))
                     await database.read(lambda _: None)  # every worker waits for the other writer by now
                     message = "sibling"

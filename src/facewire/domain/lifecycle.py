@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from facewire.domain.answers import invites_again
+from facewire.domain.answers import is_retryable
 from facewire.domain.messages import Frame, RecognizedFaces
 from facewire.domain.names import raw_frame_id
 
@@ -47,7 +47,7 @@ class Known:
 
         What failed for a reason of the moment before the frame was sent again is no answer to the later attempt.
         """
-        if answer.content_sha256 and answer.received_at < self.received_at and invites_again(answer):
+        if answer.content_sha256 and answer.received_at < self.received_at and is_retryable(answer):
             return False
         return self.rank < answer.rank and self._is_of(answer.content_sha256)
 
