@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -73,8 +74,8 @@ class FakeS3:
 
 
 class Setting:
-    def __init__(self, found: Detections = FACE) -> None:
-        self.s3, self.results, self.gallery = FakeS3(), FakeResults(), MemoryGalleryStore()
+    def __init__(self, found: Detections = FACE, gallery: MemoryGalleryStore | None = None) -> None:
+        self.s3, self.results, self.gallery = FakeS3(), FakeResults(), gallery or MemoryGalleryStore()
         self.lines: list[str] = []
         self.metrics = Metrics("ingest", write=self.lines.append)
         embedder = ColourEmbedder()
@@ -288,6 +289,24 @@ async def test_a_picture_under_enroll_enrols_once_however_often_it_comes() -> No
     assert first[0]["face_id"]
     assert {face.person for face in setting.gallery.kept.values()} == {"Ada Lovelace"}
     assert setting.gallery.added == 1
+
+
+async def test_an_enrolment_that_cannot_be_kept_now_is_raised_for_aws_to_try_again() -> None:
+    setting = Setting()
+    setting.gallery.failure = StoreError("unreachable", "no answer")
+    with pytest.raises(StoreError, match="unreachable"):
+        await setting.enroll(setting.put("enroll/Ada/1.jpg", portrait("Red")))
+
+
+async def test_faces_of_another_embedder_are_embedded_again_first() -> None:
+    setting = Setting()
+    await setting.enroll(setting.put("enroll/Red/1.jpg", portrait("Red")))
+    ((key, face),) = setting.gallery.kept.items()
+    setting.gallery.kept = {(key[0], "older"): replace(face, embedder="older", embedding=bytes(12))}
+    setting.gallery.number += 1
+    other = Setting(gallery=setting.gallery)
+    answer = await other.ingest_detect(other.put("input/door/1.jpg", portrait("Red")))
+    assert (answer["result"], answer["embedder"]) == ("Red", "colour")
 
 
 async def test_a_refused_enrolment_says_why() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,13 @@ class Setting:
         self.metrics = Metrics("recognize", write=self.lines.append)
         self.embedder = embedder or ColourEmbedder()
         self.store = store or MemoryGalleryStore()
-        self.recognize = self.with_people(People(self.embedder, self.store, None, poll_seconds=60))
+        self.recognize = self.with_people(self.people(poll_seconds=60))
+
+    def people(self, *, poll_seconds: float, rows: GalleryRows | None = None) -> People:
+        return People(self.embedder, self.store, rows, poll_seconds=poll_seconds, reads_only=True)
+
+    async def enrol(self, *people: str) -> None:
+        await self.store.add([face_of(person) for person in people])
 
     def with_people(self, people: People) -> Recognize:
         responses = Responses([self.responses])
@@ -138,10 +145,10 @@ def failed_ids(result: dict[str, Any]) -> list[str]:
 
 async def test_ten_messages_are_one_batch_of_the_network() -> None:
     setting = Setting()
-    await setting.recognize(sqs(enrolment("Red", "e1"), enrolment("Blue", "e2")))
+    await setting.enrol("Red", "Blue")
     bodies = [single_face(("Red", "Blue")[number % 2], f"r{number}") for number in range(10)]
     assert await setting.recognize(sqs(*bodies)) == NOBODY
-    assert setting.embedder.batches == [2, 10]
+    assert setting.embedder.batches == [10]
     assert [setting.answers[f"r{number}"].result for number in range(10)] == ["Red", "Blue"] * 5
     assert setting.counts()["KnownFaces"] == 10
 
@@ -310,8 +317,8 @@ async def test_while_the_gallery_was_never_read_all_messages_come_again_soon() -
 
 async def test_a_gallery_that_was_read_serves_on_while_the_store_is_out_of_reach() -> None:
     setting = Setting()
-    setting.recognize = setting.with_people(People(setting.embedder, setting.store, None, poll_seconds=0))
-    await setting.recognize(sqs(enrolment("Red", "e1")))
+    setting.recognize = setting.with_people(setting.people(poll_seconds=0))
+    await setting.enrol("Red")
     await setting.recognize(sqs(single_face("Red", "r1")))
     setting.store.failure = StoreError("unreachable", "no answer")
     for request_id in ("r2", "r3", "r4"):
@@ -323,45 +330,46 @@ async def test_a_gallery_that_was_read_serves_on_while_the_store_is_out_of_reach
 async def test_the_gallery_is_asked_for_no_more_often_than_told() -> None:
     setting = Setting()
     await setting.recognize(sqs(single_face("Red", "r1")))
-    await setting.store.add([face_of("Red", setting.embedder)])
+    await setting.enrol("Red")
     await setting.recognize(sqs(single_face("Red", "r2")))
     assert setting.answers["r2"].result == "Unknown"
-    setting.recognize = setting.with_people(People(setting.embedder, setting.store, None, poll_seconds=0))
+    setting.recognize = setting.with_people(setting.people(poll_seconds=0))
     await setting.recognize(sqs(single_face("Red", "r3")))
     assert setting.answers["r3"].result == "Red"
 
 
-async def test_faces_of_another_embedder_are_embedded_again_first() -> None:
+async def test_faces_of_another_embedder_are_left_out_until_a_function_that_may_write_embeds_them() -> None:
+    setting = Setting(ColourEmbedder("other"))
+    setting.recognize = setting.with_people(setting.people(poll_seconds=0))
+    await setting.enrol("Red")
+    with capture_logs() as logs:
+        await setting.recognize(sqs(single_face("Red", "r1")))
+    (warning,) = [line for line in logs if line["event"] == "faces of other embedders only are left out"]
+    assert warning["faces"] == 1
+    assert setting.answers["r1"].faces[0].reason == "empty_gallery"
+    assert {embedder for _, embedder in setting.store.kept} == {"colour"}
+    await setting.store.add([replace(face, embedder="other") for face in setting.store.kept.values()])
+    await setting.recognize(sqs(single_face("Red", "r2")))
+    assert setting.answers["r2"].result == "Red"
+
+
+async def test_nobody_is_enrolled_from_the_queue() -> None:
     setting = Setting()
-    await setting.recognize(sqs(enrolment("Red", "e1")))
-    other = Setting(ColourEmbedder("other"), setting.store)
-    await other.recognize(sqs(single_face("Red", "r1")))
-    assert other.answers["r1"].result == "Red"
-    assert other.answers["r1"].embedder == "other"
-
-
-async def test_an_enrolment_that_cannot_be_kept_now_comes_again() -> None:
-    setting = Setting()
-    await setting.recognize(sqs(single_face("Red", "r1")))
-    setting.store.failure = StoreError("unreachable", "no answer")
-    assert failed_ids(await setting.recognize(sqs(enrolment("Red", "e1"), single_face("Red", "r2")))) == ["m0"]
-    assert set(setting.answers) == {"r1", "r2"}
-
-
-async def test_an_enrolment_without_a_table_is_answered_failed() -> None:
-    setting = Setting()
-    recognize = setting.with_people(People(setting.embedder, None, None, poll_seconds=60))
-    assert await recognize(sqs(enrolment("Red", "e1"))) == NOBODY
+    assert await setting.recognize(sqs(enrolment("Red", "e1"), single_face("Red", "r1"))) == NOBODY
+    assert not setting.store.kept
     error = setting.answers["e1"].error
     assert error is not None
-    assert (error.stage, error.code) == ("gallery", "no_table")
+    assert (error.stage, error.code) == ("recognize", "enroll_refused")
+    assert "enroll/<person>/" in error.detail
+    assert setting.answers["r1"].result == "Unknown"
 
 
 async def test_people_of_a_gallery_file_are_known_beside_those_enrolled() -> None:
     setting = Setting()
     rows = GalleryRows("colour", ("Blue",), unit_vector(setting.embedder, "Blue")[None])
-    setting.recognize = setting.with_people(People(setting.embedder, setting.store, rows, poll_seconds=60))
-    await setting.recognize(sqs(single_face("Blue", "r1"), enrolment("Red", "e1")))
+    setting.recognize = setting.with_people(setting.people(poll_seconds=60, rows=rows))
+    await setting.enrol("Red")
+    await setting.recognize(sqs(single_face("Blue", "r1")))
     await setting.recognize(sqs(single_face("Blue", "r2"), single_face("Red", "r3")))
     assert [setting.answers[name].result for name in ("r1", "r2", "r3")] == ["Blue", "Blue", "Red"]
 
@@ -386,5 +394,5 @@ def unit_vector(embedder: ColourEmbedder, person: str) -> NDArray[np.float32]:
     return vector
 
 
-def face_of(person: str, embedder: ColourEmbedder) -> EnrolledFace:
-    return EnrolledFace("f1", person, "colour", unit_vector(embedder, person).tobytes(), now(), None)
+def face_of(person: str) -> EnrolledFace:
+    return EnrolledFace(person, person, "colour", unit_vector(ColourEmbedder(), person).tobytes(), now(), None)

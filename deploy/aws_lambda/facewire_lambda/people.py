@@ -23,15 +23,25 @@ _log = structlog.get_logger(__name__)
 
 
 class People:
-    """The gallery of one embedder, looked after whenever it is asked for and `poll_seconds` have passed."""
+    """The gallery of one embedder, looked after whenever it is asked for and `poll_seconds` have passed.
+
+    One that `reads_only` has no right to write to the store.
+    """
 
     def __init__(
-        self, embedder: Embedder, store: GalleryStore | None, rows: GalleryRows | None, *, poll_seconds: float
+        self,
+        embedder: Embedder,
+        store: GalleryStore | None,
+        rows: GalleryRows | None,
+        *,
+        poll_seconds: float,
+        reads_only: bool = False,
     ) -> None:
         self._store = store
         self._sync = None if store is None else GallerySync(store, embedder)
         self._rows = _faces(rows)
         self._poll_seconds = poll_seconds
+        self._reads_only = reads_only
         self._read = False
         self._due = -math.inf
         self._empty = Gallery.empty(embedder.spec.dimension)
@@ -40,7 +50,7 @@ class People:
     async def gallery(self) -> Gallery:
         """Return the latest snapshot; StoreError where the store could not be read even once.
 
-        Faces that only other embedders have seen are embedded first.
+        Faces that only other embedders have seen are embedded first, or, where it may only read, left out.
         """
         if self._sync is not None and time.monotonic() >= self._due:
             read = await self._look(self._sync)
@@ -63,7 +73,7 @@ class People:
         """Read what has changed; return False where that failed and an earlier snapshot serves on."""
         try:
             if not self._read:
-                await sync.embed_again()
+                await self._prepare(sync)
             await sync.refresh()
         except StoreError as error:
             if not self._read:
@@ -74,14 +84,23 @@ class People:
         self._read = True
         return True
 
+    async def _prepare(self, sync: GallerySync) -> None:
+        if not self._reads_only:
+            await sync.embed_again()
+        elif left_out := await sync.not_embedded():
+            advice = "the next picture under input/ or enroll/ has them embedded again"
+            _log.warning("faces of other embedders only are left out", faces=len(left_out), advice=advice)
 
-def open_people(settings: LambdaSettings, embedder: Embedder, store: GalleryStore | None) -> People:
+
+def open_people(
+    settings: LambdaSettings, embedder: Embedder, store: GalleryStore | None, *, reads_only: bool = False
+) -> People:
     """Return the people of the store and of the gallery file; GalleryError for a file that cannot be used."""
     rows = None if settings.gallery_file is None else read_gallery(settings.gallery_file)
     if rows is not None and rows.embedder != embedder.spec.id:
         detail = f"{settings.gallery_file} holds faces of {rows.embedder}, the embedder in use is {embedder.spec.id}"
         raise GalleryError("wrong_embedder", detail)
-    return People(embedder, store, rows, poll_seconds=settings.gallery_poll_seconds)
+    return People(embedder, store, rows, poll_seconds=settings.gallery_poll_seconds, reads_only=reads_only)
 
 
 def _faces(rows: GalleryRows | None) -> list[GalleryFace]:

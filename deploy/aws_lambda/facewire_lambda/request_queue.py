@@ -1,6 +1,7 @@
 """`recognize`: face crops of the request queue become names on the response queues.
 
-SQS deletes what the result does not name as failed. A failed message comes again after growing pauses; at the fifth
+It enrols nobody, as every core and detector may send to that queue: the gallery is read, not written. SQS deletes what
+the result does not name as failed. A failed message comes again after growing pauses; at the fifth
 receive its `failed` answer goes to the dead letters in its place, where `dead_letters` records and sends it. What ends
 the function itself gets there by the queue's own redrive policy (maxReceiveCount 5).
 """
@@ -123,10 +124,9 @@ class Recognize:
         return [outcome for message in messages for outcome in self._together_or_alone([message], gallery)]
 
     async def _finish(self, record: Record, outcome: Recognition | Exception) -> Answered | Failed:
-        """Keep who was enrolled; answer `failed` where further attempts would fail as well."""
+        """Check that the answer fits; answer `failed` where further attempts would fail as well."""
         try:
             if not isinstance(outcome, Exception):
-                await self._people.enrol(outcome)
                 await asyncio.to_thread(answer_body, outcome.answer)
                 return Answered(record, outcome.answer)
             error = outcome
@@ -166,9 +166,13 @@ def _parts(records: Sequence[Record]) -> list[list[Record]]:
 
 def _read(body: bytes) -> DetectedFaces | RecognizeError:
     try:
-        return DetectedFaces.from_bytes(body)
+        message = DetectedFaces.from_bytes(body)
     except RecognizeError as error:
         return error
+    if message.enroll_as is not None:
+        detail = "nobody is enrolled from the queue: put a picture under enroll/<person>/ in the bucket"
+        return RecognizeError("enroll_refused", detail)
+    return message
 
 
 @Handler
@@ -181,7 +185,7 @@ async def recognize(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator
         responses = Responses([queues.queue(name) for name in settings.response_queues])
         yield Recognize(
             recognizer,
-            open_people(settings, recognizer.embedder, gallery),
+            open_people(settings, recognizer.embedder, gallery, reads_only=True),
             responses=responses,
             retries=Retries(requests, requests.dead_letters(), responses=responses, metrics=metrics),
             metrics=metrics,

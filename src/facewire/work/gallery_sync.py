@@ -68,7 +68,7 @@ class GallerySync:
         Their other embeddings stay. Faces without a crop, imported ones, cannot be embedded again; faces deleted
         meanwhile stay deleted.
         """
-        missing = await self._not_embedded()
+        missing = await self.not_embedded()
         if not missing:
             return 0
         crops = [face for face in await self._store.crops() if face.face_id in missing]
@@ -82,7 +82,8 @@ class GallerySync:
         _log.info("the gallery was embedded again", embedder=self._embedder.spec.id, **facts)
         return kept
 
-    async def _not_embedded(self) -> set[str]:
+    async def not_embedded(self) -> set[str]:
+        """Return the ids of the faces that only other embedders have seen. Raises StoreError."""
         _, faces = await self._store.faces()
         embedder = self._embedder.spec.id
         return {face.face_id for face in faces} - {face.face_id for face in faces if face.embedder == embedder}
