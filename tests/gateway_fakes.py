@@ -22,6 +22,7 @@ from facewire_gateway.api.auth import KeyRing
 from facewire_gateway.api.budget import Bodies
 from facewire_gateway.app import create_app
 from facewire_gateway.delivery.feed import Feed
+from pipeline_fakes import ENROLL_KEY
 
 
 def picture(size: tuple[int, int] = (8, 6), kind: str = "JPEG") -> bytes:
@@ -264,6 +265,7 @@ async def open_bench(
         results=results,
         gallery=gallery,
         feed=feed,
+        enroll_key=ENROLL_KEY,
         keys=keys,
         readiness=readiness,
         depths=depths,

@@ -4,15 +4,26 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facewire.domain.errors import FacewireError, QueueError
+from facewire.domain.messages import DetectedFaces, Frame
 from facewire.domain.ports import EnrolledFace, PersonSummary
 from facewire.domain.queue_ports import Lease, PartialError
+from facewire.enroll_proof import proof_of
 from facewire.vision.embedder import EmbedderSpec
 from facewire.vision.models import find_spec
+
+Request = TypeVar("Request", Frame, DetectedFaces)
+ENROLL_KEY = b"the key of the gateway and the recognizer alone"
+
+
+def proven(request: Request) -> Request:
+    """Return the enrolment with the proof that a gateway gives it."""
+    return request.model_copy(update={"enroll_proof": proof_of(ENROLL_KEY, request)})
 
 
 @dataclass

@@ -14,6 +14,7 @@ from facewire_gateway.connections import most_connections, raise_open_files_limi
 from facewire_gateway.delivery.feed import Feed
 from facewire_gateway.server import listen, serve, url_of
 from gateway_fakes import FakeGallery, FakeResults, FakeSink, picture
+from pipeline_fakes import ENROLL_KEY
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
@@ -22,7 +23,8 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 async def url() -> AsyncIterator[httpx.URL]:
     settings, stop, results = GatewaySettings.read(port=0, drain_seconds=2), asyncio.Event(), FakeResults()
     feed = Feed(results)
-    app = create_app(settings, sink=FakeSink(results), results=results, gallery=FakeGallery(), feed=feed)
+    sink, gallery = FakeSink(results), FakeGallery()
+    app = create_app(settings, sink=sink, results=results, gallery=gallery, feed=feed, enroll_key=ENROLL_KEY)
     listener = listen(settings, keys_required=False)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(serve(app, listener, settings, feed=feed, stop=stop))

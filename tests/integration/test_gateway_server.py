@@ -31,6 +31,7 @@ from facewire_gateway.delivery.feed import Feed
 from facewire_gateway.delivery.sweep import mark_lost
 from facewire_gateway.server import listen, serve, url_of
 from gateway_fakes import picture, until
+from pipeline_fakes import ENROLL_KEY
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -87,6 +88,7 @@ async def serving(path: Path, **given: object) -> AsyncIterator[Running]:
             results=results,
             gallery=SqliteGalleryStore(database),
             feed=feed,
+            enroll_key=ENROLL_KEY,
             depths={"inbox": inbox.depth, "responses": responses.depth},
         )
         listener = listen(settings, keys_required=settings.keys_file is not None)

@@ -19,7 +19,7 @@ from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.models import load_detector, load_embedder
 from facewire_detector.worker import run_detector
 from facewire_recognizer.worker import run_recognizer
-from pipeline_fakes import MemoryGalleryStore, MemoryQueue, eventually
+from pipeline_fakes import ENROLL_KEY, MemoryGalleryStore, MemoryQueue, eventually, proven
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ class Pipeline:
                     responses=self.responses,
                     recognizer=self.recognizer,
                     gallery_store=self.gallery,
+                    enroll_key=ENROLL_KEY,
                     stop=stop,
                 )
             )
@@ -87,7 +88,8 @@ def frame(path: Path, request_id: str, *, mirrored: bool = False, enroll_as: str
         buffer = io.BytesIO()
         ImageOps.mirror(Image.open(io.BytesIO(content))).save(buffer, "JPEG", quality=90)
         content = buffer.getvalue()
-    return Frame.of(content, request_id=request_id, camera="door", enroll_as=enroll_as)
+    made = Frame.of(content, request_id=request_id, camera="door", enroll_as=enroll_as)
+    return made if enroll_as is None else proven(made)
 
 
 async def test_an_enrolled_person_is_recognised_and_a_stranger_is_not(pipeline: Pipeline, samples: Path) -> None:
@@ -145,6 +147,16 @@ async def test_a_picture_of_nobody_refuses_the_enrolment(pipeline: Pipeline, sam
         answers = await pipeline.ask(frame(samples / "cat.jpg", "cat", enroll_as="Tom"))
     assert answers["cat"].enrolled is not None
     assert answers["cat"].enrolled.refused == ("no_face",)
+    assert not pipeline.gallery.kept
+
+
+async def test_an_enrolment_that_no_gateway_made_is_refused(pipeline: Pipeline, samples: Path) -> None:
+    """What a detector could make of a camera's frame."""
+    forged = frame(samples / "grace_hopper.jpg", "g1").model_copy(update={"enroll_as": "Eve"})
+    stolen = frame(samples / "eileen_collins.jpg", "e1", enroll_as="Eileen Collins").enroll_proof
+    async with pipeline.running():
+        answers = await pipeline.ask(forged, forged.model_copy(update={"request_id": "g2", "enroll_proof": stolen}))
+    assert [answer.error and answer.error.code for answer in answers.values()] == ["enroll_refused"] * 2
     assert not pipeline.gallery.kept
 
 

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -21,6 +23,7 @@ from facewire.runtime.settings import AwsSettings
 from facewire.stages.detect import FaceDetector
 from facewire.vision.models import load_detector
 from mqtt_brokers import free_port, running_mosquitto
+from pipeline_fakes import ENROLL_KEY, proven
 from service_processes import Service, answers_of, running_service
 
 MODULE = "facewire_recognizer"
@@ -71,7 +74,8 @@ def hopper(samples: Path) -> DetectedFaces:
 
 
 def request(hopper: DetectedFaces, request_id: str, enroll_as: str | None = None) -> bytes:
-    return hopper.model_copy(update={"request_id": request_id, "enroll_as": enroll_as}).to_bytes()
+    message = hopper.model_copy(update={"request_id": request_id, "enroll_as": enroll_as})
+    return message.to_bytes() if enroll_as is None else proven(message).to_bytes()
 
 
 async def test_a_picture_published_by_a_camera_is_named(bench: Bench, samples: Path) -> None:
@@ -85,13 +89,13 @@ async def test_a_picture_published_by_a_camera_is_named(bench: Bench, samples: P
         }
         async with (
             running_service("facewire_detector", settings, bench.folder / "detector.log"),
-            bench.recognizer(),
+            bench.recognizer(FACEWIRE_ENROLL_KEY=ENROLL_KEY.decode()),
             MqttConnection.open(broker.settings) as sender,
         ):
             await sender.wait_connected()
             portrait = (samples / "grace_hopper.jpg").read_bytes()
             enrolment = Frame.of(portrait, request_id="en", enroll_as="Grace Hopper")
-            await sender.publish("enroll/en", enrolment.to_bytes())
+            await sender.publish("enroll/en", proven(enrolment).to_bytes())
             (enrolled,) = (await answers_of(bench.responses, 1)).values()
             await sender.publish("clients/door", smaller(portrait))
             await sender.publish("clients/door", (samples / "eileen_collins.jpg").read_bytes())
@@ -113,7 +117,8 @@ def smaller(picture: bytes) -> bytes:
 @pytest.mark.parametrize("store", ["sqlite", "dynamodb"])
 async def test_recognizers_share_a_gallery(bench: Bench, hopper: DetectedFaces, store: str) -> None:
     """Whoever takes the message has heard of the new face, by the promise within two seconds."""
-    async with bench.recognizer("one", FACEWIRE_STORE=store), bench.recognizer("two", FACEWIRE_STORE=store):
+    more = {"FACEWIRE_STORE": store, "FACEWIRE_ENROLL_KEY": ENROLL_KEY.decode()}
+    async with bench.recognizer("one", **more), bench.recognizer("two", **more):
         await bench.requests.send([request(hopper, "en", "Grace Hopper")])
         await answers_of(bench.responses, 1)
         async with asyncio.timeout(10):
@@ -124,6 +129,59 @@ async def test_recognizers_share_a_gallery(bench: Bench, hopper: DetectedFaces, 
                 if {answer.result for answer in answers.values()} == {"Grace Hopper"}:
                     break
     assert {answer.gallery_version for answer in answers.values()} == {1}
+
+
+async def test_a_gateways_enrolment_is_obeyed_and_that_of_others_is_not(bench: Bench, samples: Path) -> None:
+    """Gateway and recognizer share a folder, and make the key there; the detector has another folder, and no key."""
+    (bench.folder / "mosquitto").mkdir()
+    async with running_mosquitto(bench.folder / "mosquitto", free_port(), "allow_anonymous true\n") as broker:
+        shared = {**bench.environment, "FACEWIRE_MQTT_PORT": str(broker.settings.mqtt_port)}
+        port = free_port()
+        gateway = Service("facewire_gateway", shared | {"FACEWIRE_PORT": str(port)}, bench.folder / "g.log", port)
+        detector = shared | {"FACEWIRE_DATA_DIR": str(bench.folder / "detector")}
+        async with (
+            running_service("facewire_detector", detector, bench.folder / "d.log"),
+            bench.recognizer(),
+            MqttConnection.open(broker.settings) as stranger,
+            httpx.AsyncClient(base_url=gateway.url, timeout=40, trust_env=False) as client,
+        ):
+            await gateway.start()
+            try:
+                await gateway.until_ready()
+                portrait = (samples / "grace_hopper.jpg").read_bytes()
+                enrolled = await client.post("/v1/people/Grace%20Hopper/faces", content=portrait)
+                other = (samples / "eileen_collins.jpg").read_bytes()
+                forged = Frame.of(other, request_id="forged", enroll_as="Eve")
+                await stranger.publish("enroll/forged", forged.to_bytes())
+                refused = await answer_to("forged", client)
+                people = (await client.get("/v1/people")).json()["people"]
+            finally:
+                await gateway.kill()
+    assert enrolled.status_code == 201, enrolled.text
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "enroll_refused")
+    assert [person["person"] for person in people] == ["Grace Hopper"]
+    assert {file.parent.name for file in bench.folder.rglob("enroll.key")} == {"gallery"}
+
+
+async def test_without_a_key_it_names_faces_and_enrols_nobody(bench: Bench, hopper: DetectedFaces) -> None:
+    """A container that may write nowhere, as those of an earlier version of the throughput tier."""
+    async with bench.recognizer(FACEWIRE_STORE="dynamodb", FACEWIRE_DATA_DIR="/proc/nowhere"):
+        await bench.requests.send([request(hopper, "en", "Grace Hopper"), request(hopper, "r1")])
+        answers = await answers_of(bench.responses, 2)
+    assert answers["en"].error is not None
+    assert answers["en"].error.code == "enroll_refused"
+    assert "FACEWIRE_ENROLL_KEY" in answers["en"].error.detail
+    assert answers["r1"].result == "Unknown"
+    assert "enrolments are refused: there is no key" in (bench.folder / "one.log").read_text()
+
+
+async def answer_to(request_id: str, client: httpx.AsyncClient) -> dict[str, Any]:
+    """Return the answer to what another sent: the gateway does not know of it before."""
+    async with asyncio.timeout(30):
+        while (response := await client.get(f"/v1/results/{request_id}")).status_code == 404:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 async def test_one_of_two_killed_loses_no_message(bench: Bench, hopper: DetectedFaces) -> None:

@@ -49,10 +49,11 @@ def detect(image: NDArray[np.uint8], *boxes: tuple[float, float, float, float]) 
 
 def test_carries_what_the_frame_says() -> None:
     taken = now() - timedelta(seconds=2)
-    sent = frame(picture(320, 240), captured_at=taken, received_at=taken, enroll_as="Eileen Collins")
+    sent = frame(picture(320, 240), captured_at=taken, received_at=taken, enroll_as="Eileen Collins", enroll_proof="00")
     found = FaceDetector(lambda _: detections((100, 60, 180, 160)))(sent)
     assert (found.request_id, found.camera, found.filename) == ("r1", "door", "a.jpg")
-    assert (found.captured_at, found.received_at, found.enroll_as) == (taken, taken, "Eileen Collins")
+    assert (found.captured_at, found.received_at) == (taken, taken)
+    assert (found.enroll_as, found.enroll_proof) == ("Eileen Collins", "00")
     assert found.content_sha256 == sent.content_sha256
     assert found.frame is not None
     assert (found.frame.width, found.frame.height, found.frame.bytes) == (320, 240, len(sent.content))

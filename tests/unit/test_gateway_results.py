@@ -9,7 +9,9 @@ import pytest
 from facewire.domain.errors import IntakeError, StoreError
 from facewire.domain.messages import Enrolled, Failure, RecognizedFaces, RunnerUp, sha256
 from facewire.domain.ports import Result, ResultQuery
+from facewire.enroll_proof import proof_of
 from gateway_fakes import Bench, answer, open_bench, picture, until
+from pipeline_fakes import ENROLL_KEY
 
 JPEG = {"Content-Type": "image/jpeg"}
 FACES = "/v1/people/Ada%20L/faces"
@@ -139,7 +141,8 @@ async def test_an_enrolment_gets_201_with_the_face(bench: Bench) -> None:
     body = response.json()
     assert (body["person"], body["face_id"], body["request_id"]) == ("Ada L", "f1", "r1")
     assert body["looks_like"] == {"person": "Bob", "similarity": 0.95}
-    assert bench.sink.frames[0].enroll_as == "Ada L"
+    (frame,) = bench.sink.frames
+    assert (frame.enroll_as, frame.enroll_proof) == ("Ada L", proof_of(ENROLL_KEY, frame))
 
 
 async def test_a_refused_enrolment_gets_422_with_the_reasons(bench: Bench) -> None:

@@ -14,14 +14,14 @@ from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer import copies
 from facewire_recognizer.worker import run_recognizer
 from gateway_fakes import FakeResults
-from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually
+from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually, proven
 
 
 def enrolment(request_id: str) -> DetectedFaces:
     noise = np.random.default_rng(7).normal((200, 20, 20), 25, (120, 120, 3))
     picture = encode_jpeg(np.clip(noise, 0, 255).astype(np.uint8))
     said = {"request_id": request_id, "face_image": picture, "enroll_as": "Red", "content_sha256": "red"}
-    return DetectedFaces.model_validate(said)
+    return proven(DetectedFaces.model_validate(said))
 
 
 def answer_to(message: DetectedFaces, **fields: Any) -> RecognizedFaces:
@@ -43,6 +43,7 @@ async def answered(results: FakeResults, gallery: MemoryGalleryStore, *messages:
             responses=responses,
             recognizer=FaceRecognizer(ColourEmbedder()),
             gallery_store=gallery,
+            enroll_key=ENROLL_KEY,
             results=results,
             stop=stop,
         )

@@ -15,17 +15,22 @@ from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer.worker import run_recognizer
-from pipeline_fakes import ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually
+from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually, proven
 
 COLOURS = {"Red": (200, 20, 20), "Blue": (20, 20, 200)}
 
 
 def enrolment(person: str, request_id: str) -> bytes:
+    """An enrolment as a gateway makes it."""
+    return proven(unproven(person, request_id)).to_bytes()
+
+
+def unproven(person: str, request_id: str) -> DetectedFaces:
     """A single face of noise around one colour, which passes every gate."""
     noise = np.random.default_rng(7).normal(COLOURS[person], 25, (120, 120, 3))
     picture = encode_jpeg(np.clip(noise, 0, 255).astype(np.uint8))
     body = {"request_id": request_id, "filename": "a.jpg", "face_image": picture, "enroll_as": person}
-    return DetectedFaces.model_validate(body).to_bytes()
+    return DetectedFaces.model_validate(body)
 
 
 class RefusingStore(MemoryGalleryStore):
@@ -41,7 +46,8 @@ class RefusingStore(MemoryGalleryStore):
 
 
 class Setting:
-    def __init__(self) -> None:
+    def __init__(self, enroll_key: bytes | None = ENROLL_KEY) -> None:
+        self.enroll_key = enroll_key
         self.requests, self.responses = MemoryQueue(), MemoryQueue()
         self.store = RefusingStore()
 
@@ -56,6 +62,7 @@ class Setting:
                     responses=self.responses,
                     recognizer=FaceRecognizer(ColourEmbedder()),
                     gallery_store=self.store,
+                    enroll_key=self.enroll_key,
                     stop=stop,
                 )
             )
@@ -120,14 +127,45 @@ async def test_an_enrolment_that_the_gallery_refuses_fails_at_once() -> None:
     assert not setting.requests.returned
 
 
+async def test_who_may_only_send_to_the_request_queue_enrols_nobody() -> None:
+    """What a Greengrass core or a detector may do."""
+    setting = Setting()
+    forged = unproven("Red", "r2").model_copy(update={"enroll_proof": "0" * 64})
+    setting.requests.preload(unproven("Red", "r1").to_bytes(), forged.to_bytes(), enrolment("Blue", "r3"))
+    answers = await setting.run_until_empty()
+    assert [face.person for face in setting.store.kept.values()] == ["Blue"]
+    for error in (answers["r1"].error, answers["r2"].error):
+        assert error is not None
+        assert (error.stage, error.code) == ("recognize", "enroll_refused")
+    assert answers["r3"].result == "Blue"
+    assert not setting.requests.returned
+    assert not setting.requests.buried
+
+
+async def test_without_a_key_nobody_is_enrolled_and_faces_are_named() -> None:
+    setting = Setting(enroll_key=None)
+    plain = unproven("Red", "r2").model_copy(update={"enroll_as": None})
+    setting.requests.preload(enrolment("Red", "r1"), plain.to_bytes())
+    answers = await setting.run_until_empty()
+    assert not setting.store.kept
+    assert answers["r1"].error is not None
+    assert "FACEWIRE_ENROLL_KEY" in answers["r1"].error.detail
+    assert answers["r2"].status == "done"
+
+
+async def test_a_proven_message_that_is_sent_again_enrols_once() -> None:
+    setting = Setting()
+    setting.requests.preload(*[enrolment("Red", "r1")] * 3)
+    await setting.run_until_empty()
+    assert setting.store.added == 1
+
+
 async def test_who_was_enrolled_is_known_to_the_very_next_message() -> None:
     setting = Setting()
     async with setting.running():
         await setting.requests.send([enrolment("Red", "r1")])
         await eventually(lambda: setting.responses.bodies)
-        await setting.requests.send(
-            [DetectedFaces.from_bytes(enrolment("Red", "r2")).model_copy(update={"enroll_as": None}).to_bytes()]
-        )
+        await setting.requests.send([unproven("Red", "r2").model_copy(update={"enroll_as": None}).to_bytes()])
         await eventually(lambda: len(setting.responses.bodies) == 2)
     assert RecognizedFaces.from_bytes(setting.responses.bodies[1]).result == "Red"
 

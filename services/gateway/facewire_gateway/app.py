@@ -25,14 +25,15 @@ def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call
     results: ResultStore,
     gallery: GalleryStore,
     feed: Feed,
+    enroll_key: bytes,
     keys: KeyRing | None = None,
     readiness: Mapping[str, Readiness] | None = None,
     depths: Mapping[str, Depth] | None = None,
 ) -> FastAPI:
     """Return the gateway's application.
 
-    `keys` are those of `settings.keys_file` unless given. `readiness` says of each dependency, by name, what it lacks
-    (None: it is ready), `depths` how much is in each queue.
+    `enroll_key` signs enrolments. `keys` are those of `settings.keys_file` unless given. `readiness` says of each
+    dependency, by name, what it lacks (None: it is ready), `depths` how much is in each queue.
     """
     app = FastAPI(
         title="Facewire",
@@ -42,7 +43,7 @@ def create_app(  # noqa: PLR0913 - the gateway's parts, each named at the call
         redirect_slashes=False,
         responses=PROBLEM_RESPONSES,
     )
-    app.state.gateway = Gateway(settings, sink, results, gallery, feed, readiness or {}, depths or {})
+    app.state.gateway = Gateway(settings, sink, results, gallery, feed, enroll_key, readiness or {}, depths or {})
     app.state.keys = keys or KeyRing(settings.keys_file)
     add_problem_handlers(app)
     app.state.bodies = Bodies(memory_limit())

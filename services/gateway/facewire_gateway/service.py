@@ -4,13 +4,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.mqtt.connection import MqttConnection
-from facewire.adapters.sqlite.data_folder import open_database
+from facewire.adapters.sqlite.data_folder import enroll_key, open_database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.stores import open_stores
 from facewire.domain.ports import GalleryStore, ResultStore
@@ -55,6 +55,7 @@ class _Parts:
     """What the gateway stands on, open."""
 
     settings: GatewayServiceSettings
+    enroll_key: bytes = field(repr=False)
     results: ResultStore
     gallery: GalleryStore
     outbox: Outbox
@@ -75,6 +76,7 @@ class _Parts:
             results=self.results,
             gallery=self.gallery,
             feed=feed,
+            enroll_key=self.enroll_key,
             keys=keys,
             readiness={
                 "mqtt": self._mqtt_lacks,
@@ -132,6 +134,7 @@ class _Parts:
 
 @asynccontextmanager
 async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_Parts]:
+    key = enroll_key(settings.data_dir, settings.enroll_key)
     async with (
         open_database(settings.outbox_file) as database,
         open_stores(
@@ -158,4 +161,4 @@ async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_Parts]:
             id_window_seconds=settings.id_window_seconds,
         )
         requests, responses = queues.queue(settings.request_queue), queues.queue(settings.response_queue)
-        yield _Parts(settings, results, gallery, outbox, requests, responses, publishing, listening)
+        yield _Parts(settings, key, results, gallery, outbox, requests, responses, publishing, listening)

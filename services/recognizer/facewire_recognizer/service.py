@@ -5,7 +5,9 @@ import asyncio
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueues
+from facewire.adapters.sqlite.data_folder import enroll_key
 from facewire.adapters.stores import open_stores
+from facewire.domain.errors import SettingsError
 from facewire.runtime.probes import serving_probes
 from facewire.runtime.readiness import Depth, Readiness, still_loading
 from facewire_recognizer.loading import load_face_recognizer
@@ -47,6 +49,16 @@ async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyn
                 responses=responses,
                 recognizer=recognizer,
                 gallery_store=gallery,
+                enroll_key=_enroll_key(settings),
                 results=results,
                 stop=stop,
             )
+
+
+def _enroll_key(settings: RecognizerServiceSettings) -> bytes | None:
+    """Return the key of enrolments; None where there is none, as in a container that may write nowhere."""
+    try:
+        return enroll_key(settings.data_dir, settings.enroll_key)
+    except SettingsError as error:
+        _log.warning("enrolments are refused: there is no key", error=error.code, detail=error.detail)
+        return None

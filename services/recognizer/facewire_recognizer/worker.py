@@ -12,6 +12,7 @@ from facewire.domain.gallery import Gallery
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, Source
 from facewire.domain.ports import GalleryStore, ResultStore
 from facewire.domain.queue_ports import Queue
+from facewire.enroll_proof import check_proof
 from facewire.runtime import metrics
 from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer, Recognition
@@ -32,6 +33,7 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
     responses: Queue,
     recognizer: FaceRecognizer,
     gallery_store: GalleryStore,
+    enroll_key: bytes | None = None,
     results: ResultStore | None = None,
     stop: asyncio.Event,
     shared_threads: Executor | None = None,
@@ -39,7 +41,8 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
     """Recognise the faces of the request queue, up to `recognizer_threads` batches at a time, until `stop`, then drain.
 
     It has as many threads of its own unless it is given some that it shares. Faces in the gallery that the embedder has
-    not seen are embedded first. A message whose request `results` shows to be answered is a copy, and passed over.
+    not seen are embedded first. Enrolments are refused unless `enroll_key` has signed them. A message whose request
+    `results` shows to be answered is a copy, and passed over.
     Raises StoreError where the gallery cannot be read at the start.
     """
     policy = Policy(
@@ -59,7 +62,13 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
         follow = sync.follow(stop, poll_seconds=settings.gallery_poll_seconds)
         group.create_task(follow, name="recognize: follow the gallery")
         stage = RecognizeStage(
-            recognizer, executor, responses=responses, gallery_store=gallery_store, results=results, sync=sync
+            recognizer,
+            executor,
+            responses=responses,
+            gallery_store=gallery_store,
+            enroll_key=enroll_key,
+            results=results,
+            sync=sync,
         )
         await consume(requests, stage, policy, stop)
 
@@ -77,6 +86,7 @@ class RecognizeStage(Stage[DetectedFaces]):
         *,
         responses: Queue,
         gallery_store: GalleryStore,
+        enroll_key: bytes | None,
         results: ResultStore | None,
         sync: GallerySync,
     ) -> None:
@@ -84,6 +94,7 @@ class RecognizeStage(Stage[DetectedFaces]):
         self._recognizer = recognizer
         self._executor = executor
         self._gallery_store = gallery_store
+        self._enroll_key = enroll_key
         self._results = results
         self._sync = sync
 
@@ -94,7 +105,7 @@ class RecognizeStage(Stage[DetectedFaces]):
     async def handle(self, messages: Sequence[Message[DetectedFaces]]) -> Sequence[Outcome]:
         """Recognise the faces of all messages as one batch, then store who was enrolled."""
         loop = asyncio.get_running_loop()
-        read = await loop.run_in_executor(self._executor, lambda: [_content(message) for message in messages])
+        read = await loop.run_in_executor(self._executor, lambda: [self._checked(message) for message in messages])
         new = await asyncio.gather(*(self._unless_copy(message) for message in read))
         results = await loop.run_in_executor(self._executor, self._recognize, new, self._sync.gallery)
         outcomes = await asyncio.gather(*(self._keep(result) for result in results))
@@ -117,6 +128,13 @@ class RecognizeStage(Stage[DetectedFaces]):
         recognitions = iter(self._recognizer(new, gallery))
         return [next(recognitions) if isinstance(message, DetectedFaces) else message for message in messages]
 
+    def _checked(self, message: Message[DetectedFaces]) -> DetectedFaces | RecognizeError:
+        try:
+            check_proof(self._enroll_key, message.content)
+        except RecognizeError as error:
+            return error
+        return message.content
+
     async def _keep(self, result: Recognition | RecognizeError | None) -> Outcome:
         """Store the enrolled face if there is one; return the answer to send, or why there is none."""
         if result is None:
@@ -130,13 +148,6 @@ class RecognizeStage(Stage[DetectedFaces]):
             return error
         _note(result.answer)
         return Done([Outgoing(self.responses, result.answer.to_bytes())])
-
-
-def _content(message: Message[DetectedFaces]) -> DetectedFaces | RecognizeError:
-    try:
-        return message.content
-    except RecognizeError as error:
-        return error
 
 
 def _note(answer: RecognizedFaces) -> None:

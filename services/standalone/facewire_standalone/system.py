@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from facewire.adapters.mqtt.connection import MqttConnection, Received
-from facewire.adapters.sqlite.data_folder import open_database
+from facewire.adapters.sqlite.data_folder import enroll_key, open_database
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.inbox import Inbox
@@ -99,6 +99,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
     ModelError where it cannot start; an ExceptionGroup where one of the tasks fails.
     """
     with claimed(settings.data_dir):
+        key = enroll_key(settings.data_dir)
         stages = await asyncio.to_thread(load_stages, settings)
         async with (
             open_database(settings.database_file) as database,
@@ -115,7 +116,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
             kept = _Kept.in_database(database, settings)
             await kept.end_leases()
             frames = _Frames(cameras, broker)
-            parts = _Parts(settings, stages, threads, kept, frames, ResultPublisher(publishing))
+            parts = _Parts(settings, stages, threads, kept, frames, ResultPublisher(publishing), key)
             async with parts.running() as system:
                 yield system
 
@@ -179,6 +180,7 @@ class _Parts:
     kept: _Kept
     frames: _Frames
     publisher: ResultPublisher
+    enroll_key: bytes = field(repr=False)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -228,6 +230,7 @@ class _Parts:
             results=kept.results,
             gallery=kept.gallery,
             feed=feed,
+            enroll_key=self.enroll_key,
             keys=keys,
             readiness={"database": self._database_lacks, "mqtt": self._mqtt_lacks},
             depths={queue.name: queue.depth for queue in kept.queues},
@@ -240,6 +243,7 @@ class _Parts:
                 recognizer=self.stages.recognizer,
                 shared_threads=self.threads,
                 gallery_store=kept.gallery,
+                enroll_key=self.enroll_key,
                 stop=stop,
             ),
             "detector": run_detector(

@@ -125,6 +125,8 @@ class Frame(_Message):
     captured_at: AwareDatetime | None = None
     received_at: AwareDatetime = Field(default_factory=now)
     enroll_as: Person | None = None
+    #: The gateway's alone to give: `enroll_proof.py`.
+    enroll_proof: str | None = None
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Self:
@@ -256,6 +258,7 @@ class DetectedFaces(_Message):
     received_at: AwareDatetime = Field(default_factory=now)
     sent_at: AwareDatetime = Field(default_factory=now)
     enroll_as: Person | None = None
+    enroll_proof: str | None = None
     content_sha256: str = ""
     frame: FrameInfo | None = None
     detector: str = "mtcnn"

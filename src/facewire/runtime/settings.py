@@ -15,6 +15,8 @@ from facewire.domain.messages import explain
 
 #: A request is waited for, and its id stands for it, a month at most.
 LONGEST_WAIT_SECONDS = 31 * 86_400
+#: Characters of a key that signs: as many bits, at the least, as guessing takes too long for.
+LEAST_KEY_LENGTH = 32
 #: What DynamoDB takes for the name of a table.
 TABLE_NAME = r"^[A-Za-z0-9_.-]{3,255}$"
 #: A century; dates beyond the year 9999 cannot be reckoned with.
@@ -97,6 +99,8 @@ class StoreSettings(AwsSettings):
 
     store: Literal["sqlite", "dynamodb"] = "sqlite"
     data_dir: Path = Path("facewire-data")
+    #: What the gateway signs enrolments with and the recognizer checks them by, where the two share no `data_dir`.
+    enroll_key: str | None = Field(default=None, min_length=LEAST_KEY_LENGTH)
     table: str = Field(default="facewire", pattern=TABLE_NAME)
     #: Where the gallery has a table of its own; without it the gallery is in `table`, beside the results.
     gallery_table: str | None = Field(default=None, pattern=TABLE_NAME)

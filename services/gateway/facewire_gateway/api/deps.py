@@ -25,13 +25,17 @@ class FrameSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The gateway's parts: where frames go, where answers and people are kept, and what is watched."""
+    """The gateway's parts: where frames go, where answers and people are kept, and what is watched.
+
+    `enroll_key` signs enrolments.
+    """
 
     settings: GatewaySettings
     sink: FrameSink
     results: ResultStore
     gallery: GalleryStore
     feed: Feed
+    enroll_key: bytes = field(repr=False)
     readiness: Mapping[str, Readiness] = field(default_factory=dict)
     depths: Mapping[str, Depth] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from facewire.domain.errors import FacewireError
 from facewire.domain.messages import Failure, Frame, Person, RecognizedFaces
 from facewire.domain.ports import PersonSummary
+from facewire.enroll_proof import proof_of
 from facewire_gateway.api.auth import require
 from facewire_gateway.api.budget import release_body
 from facewire_gateway.api.deps import MAX_WAIT_SECONDS, Gateway, Parts
@@ -118,7 +119,8 @@ async def enroll(request: Request, gateway: Parts, person: Person) -> JSONRespon
 
 async def _accept(request: Request, gateway: Gateway, person: str) -> list[_Sent]:
     """Take in the pictures of `person` and return what names each of them; a single one raises what it fails for."""
-    frames = await read_enrolment(request, person=person)
+    read = await read_enrolment(request, person=person)
+    frames = [frame.model_copy(update={"enroll_proof": proof_of(gateway.enroll_key, frame)}) for frame in read]
     if len(frames) == 1:
         await gateway.sink.accept(frames[0])
         return [_Sent(frames[0].request_id, frames[0].filename)]
