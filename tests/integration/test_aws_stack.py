@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ from facewire.adapters.aws.dynamodb.items import Item, item_of
 from facewire.adapters.aws.dynamodb.rows import Row
 from facewire.adapters.aws.sqs.queue import SqsQueues
 from facewire.adapters.stores import open_stores
-from facewire.domain.messages import Frame, RecognizedFace, RecognizedFaces, now
+from facewire.domain.messages import DetectedFaces, Frame, RecognizedFace, RecognizedFaces, now
 from facewire.domain.ports import EnrolledFace, GalleryStore, ResultQuery, ResultStore
+from facewire.enroll_proof import proof_of
 from facewire_gateway.settings import GatewayServiceSettings
 
 T = TypeVar("T")
@@ -74,11 +76,15 @@ class Stack:
 
     def user(self, policy: str) -> Credentials:
         """Return credentials of a new user who has that policy of the stack alone."""
-        iam, name = self.cloud.client("iam"), policy.removesuffix("Arn")
+        iam, name = self.cloud.client("iam"), f"{policy.removesuffix('Arn')}-{uuid.uuid4().hex[:8]}"
         iam.create_user(UserName=name)
         iam.attach_user_policy(UserName=name, PolicyArn=self.outputs[policy])
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+    def core(self) -> Any:
+        """Return a client of SQS with the rights of a Greengrass core alone."""
+        return self.cloud.client("sqs", self.user("TokenExchangePolicyArn"))
 
     def answer(self, request_id: str, user: Credentials | None = None) -> dict[str, Any] | None:
         """Return the answer to the request if it has come, as a client does that shares the queue with others."""
@@ -92,6 +98,12 @@ class Stack:
                 return body
         return None
 
+    def enroll_key(self) -> str:
+        """Return the key of enrolments, which the throughput tier has in a secret."""
+        found = self.cloud.client("secretsmanager").get_secret_value(SecretId=self.outputs["EnrollKeyArn"])
+        key: str = found["SecretString"]
+        return key
+
     @contextmanager
     def container(self, log: Path) -> Iterator[None]:
         """Run the recognizer as the throughput tier does: with the settings of its task and the rights of its role."""
@@ -99,6 +111,7 @@ class Stack:
         (task,) = ecs.list_task_definitions(familyPrefix="tier-recognizer")["taskDefinitionArns"]
         definition = ecs.describe_task_definition(taskDefinition=task)["taskDefinition"]
         settings = {found["name"]: found["value"] for found in definition["containerDefinitions"][0]["environment"]}
+        settings["FACEWIRE_ENROLL_KEY"] = self.enroll_key()
         role = definition["taskRoleArn"].rpartition("/")[2]
         policy = iam.get_role_policy(RoleName=role, PolicyName="recognize")["PolicyDocument"]
         iam.create_user(UserName="task")
@@ -242,11 +255,22 @@ async def _keep_and_forget(results: ResultStore, gallery: GalleryStore) -> None:
 
 
 def test_a_core_sends_to_both_queues_and_reads_neither(stack: Stack) -> None:
-    core = stack.cloud.client("sqs", stack.user("TokenExchangePolicyArn"))
+    core = stack.core()
     for queue in ("RequestQueueUrl", "ResponseQueueUrl"):
         with pytest.raises(ClientError, match="AccessDenied"):
             core.receive_message(QueueUrl=stack.outputs[queue])
     core.send_message(QueueUrl=stack.outputs["RequestQueueUrl"], MessageBody="{}")
+
+
+def test_a_core_enrols_nobody(stack: Stack) -> None:
+    core, queue = stack.core(), stack.outputs["RequestQueueUrl"]
+    portrait = base64.b64encode(stack.sample("grace_hopper.jpg")).decode()
+    forged = {"request_id": "core-1", "face_image": portrait, "enroll_as": "Eve", "enroll_proof": "0" * 64}
+    core.send_message(QueueUrl=queue, MessageBody=json.dumps(forged))
+    answer = within(lambda: stack.answer("core-1"), "answer")
+    assert answer["error"]["code"] == "enroll_refused"
+    assert "enroll/<person>/" in answer["error"]["detail"]
+    assert stack.faces() == [PERSON]
 
 
 def test_a_dead_letter_is_recorded_and_answered(stack: Stack) -> None:
@@ -273,5 +297,12 @@ def test_a_container_of_the_throughput_tier_may_do_its_work(stack: Stack, tmp_pa
     log = tmp_path / "recognizer.log"
     with tier.container(log):
         answer = within(lambda: tier.answer("tier-1"), "answer")
+        signed = {"request_id": "tier-2", "face_image": content, "enroll_as": PERSON}
+        message = DetectedFaces.model_validate(signed | {"received_at": now()})
+        proven = message.model_copy(update={"enroll_proof": proof_of(tier.enroll_key().encode(), message)})
+        queue = tier.outputs["RequestQueueUrl"]
+        tier.cloud.client("sqs").send_message(QueueUrl=queue, MessageBody=proven.to_bytes().decode())
+        enrolled = within(lambda: tier.answer("tier-2"), "answer")["enrolled"]
+    assert enrolled["person"] == PERSON
     assert (answer["result"], answer["faces"][0]["reason"]) == ("Unknown", "empty_gallery")
     assert [line for line in log.read_text().splitlines() if json.loads(line)["level"] in {"warning", "error"}] == []

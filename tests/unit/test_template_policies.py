@@ -95,6 +95,32 @@ def test_roles_have_no_policies_but_those_beside_them(path: Any) -> None:
         assert role["Policies"]
 
 
+def test_what_reads_the_request_queue_may_not_write_the_gallery() -> None:
+    """Every core may send there; people are enrolled by pictures that `enroll` reads."""
+    (policy,) = roles("template.yaml")["RecognizeRole"]["Policies"]
+    (actions,) = [
+        entry["Action"]
+        for entry in policy["PolicyDocument"]["Statement"]
+        if entry["Resource"] == {"Fn::GetAtt": ["GalleryTable", "Arn"]}
+    ]
+    assert sorted(actions) == ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"]
+
+
+def test_the_key_of_enrolments_is_for_those_who_start_recognizers_alone() -> None:
+    resources = read_template("recognizer-service.yaml")["Resources"]
+    # AWS names it after its logical id, which cores' right to the names below the stack's does not reach.
+    assert "Name" not in resources["EnrollKey"]["Properties"]
+    readers = [entry for entry in statements("recognizer-service.yaml") if "secretsmanager" in str(entry["Action"])]
+    assert [(entry["Action"], entry["Resource"]) for entry in readers] == [
+        ("secretsmanager:GetSecretValue", {"Ref": "EnrollKey"})
+    ]
+    assert readers[0] in resources["ExecutionRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    (container,) = resources["Task"]["Properties"]["ContainerDefinitions"]
+    assert container["Secrets"] == [{"Name": "FACEWIRE_ENROLL_KEY", "ValueFrom": {"Ref": "EnrollKey"}}]
+    (cores,) = [entry for entry in statements("template.yaml") if "secretsmanager" in str(entry["Action"])]
+    assert cores["Resource"]["Fn::Sub"].endswith(":secret:${AWS::StackName}/*")
+
+
 def test_a_function_writes_to_its_own_log_alone() -> None:
     for name, role in roles("template.yaml").items():
         found = [entry for policy in role["Policies"] for entry in policy["PolicyDocument"]["Statement"]]
