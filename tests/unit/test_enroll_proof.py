@@ -10,10 +10,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
-from facewire.adapters.sqlite.data_folder import enroll_key
+from facewire.adapters.data_folder import enroll_key
+from facewire.domain.enroll_proof import check_proof, proof_of
 from facewire.domain.errors import RecognizeError, SettingsError
 from facewire.domain.messages import DetectedFaces, Frame
-from facewire.enroll_proof import check_proof, proof_of
 from facewire.runtime.settings import StoreSettings
 from pipeline_fakes import ENROLL_KEY, proven
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from facewire.domain.enroll_proof import proof_of
 from facewire.domain.errors import IntakeError, StoreError
 from facewire.domain.messages import Enrolled, Failure, RecognizedFaces, RunnerUp, sha256
 from facewire.domain.ports import Result, ResultQuery
-from facewire.enroll_proof import proof_of
 from gateway_fakes import Bench, answer, open_bench, picture, until
 from pipeline_fakes import ENROLL_KEY
 

@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.data_folder import open_database
 from facewire.adapters.mqtt.connection import MqttConnection
-from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import SqliteQueue

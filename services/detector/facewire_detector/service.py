@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.data_folder import open_database
 from facewire.adapters.mqtt.connection import MqttConnection
-from facewire.adapters.sqlite.data_folder import open_database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.spool import REFUSALS_BYTES, FrameIntake, Spool
 from facewire.domain.errors import QueueError

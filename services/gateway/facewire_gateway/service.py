@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
+from facewire.adapters.data_folder import enroll_key, open_database
 from facewire.adapters.mqtt.connection import MqttConnection
-from facewire.adapters.sqlite.data_folder import enroll_key, open_database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.stores import open_stores
 from facewire.domain.ports import GalleryStore, ResultStore

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueues
-from facewire.adapters.sqlite.data_folder import enroll_key
+from facewire.adapters.data_folder import enroll_key
 from facewire.adapters.stores import open_stores
 from facewire.domain.errors import SettingsError
 from facewire.runtime.probes import serving_probes

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import structlog
 
+from facewire.domain.enroll_proof import check_proof
 from facewire.domain.errors import FacewireError, RecognizeError
 from facewire.domain.gallery import Gallery
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, Source
 from facewire.domain.ports import GalleryStore, ResultStore
 from facewire.domain.queue_ports import Queue
-from facewire.enroll_proof import check_proof
 from facewire.runtime import metrics
 from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer, Recognition

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
+from facewire.adapters.data_folder import enroll_key, open_database
 from facewire.adapters.mqtt.connection import MqttConnection, Received
-from facewire.adapters.sqlite.data_folder import enroll_key, open_database
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.inbox import Inbox

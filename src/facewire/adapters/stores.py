@@ -9,7 +9,7 @@ from facewire.adapters.aws.dynamodb.gallery import DynamoDbGalleryStore
 from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
 from facewire.adapters.aws.dynamodb.schema import indexes_of
 from facewire.adapters.aws.dynamodb.table import Table
-from facewire.adapters.sqlite.data_folder import open_database
+from facewire.adapters.data_folder import open_database
 from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.ports import GalleryStore, ResultStore

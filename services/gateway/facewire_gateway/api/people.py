@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from facewire.domain.enroll_proof import proof_of
 from facewire.domain.errors import FacewireError
 from facewire.domain.messages import Failure, Frame, Person, RecognizedFaces
 from facewire.domain.ports import PersonSummary
-from facewire.enroll_proof import proof_of
 from facewire_gateway.api.auth import require
 from facewire_gateway.api.budget import release_body
 from facewire_gateway.api.deps import MAX_WAIT_SECONDS, Gateway, Parts
