@@ -21,9 +21,11 @@ from facewire.domain.messages import Frame, now
 from facewire.domain.queue_ports import MAX_RECEIVES, Lease
 from facewire.domain.timing import SettledClock
 from facewire.runtime.background import background
+from facewire.runtime.backoff import Backoff
+from facewire.work.consumer import Policy
 from facewire_gateway.delivery import backlog, handover
 from facewire_gateway.delivery.backlog import Backlog, Detectors
-from facewire_gateway.delivery.handover import IN_FLIGHT, HandOver, next_handover
+from facewire_gateway.delivery.handover import HAND_OVER, IN_FLIGHT, HandOver, next_handover
 from facewire_gateway.settings import GatewayServiceSettings
 from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
 
@@ -79,9 +81,13 @@ class AskedDetectors(Detectors):
         super().__init__(present_seconds=present_seconds)
         self.answers: list[bool] = []
 
-    async def there_within(self, seconds: float) -> bool:
-        self.answers.append(await super().there_within(seconds))
+    def there(self) -> bool:
+        self.answers.append(super().there())
         return self.answers[-1]
+
+
+#: The policy of the product, which waits less.
+QUICK = replace(HAND_OVER, backoff=Backoff(first=0.001, longest=0.01))
 
 
 @dataclass
@@ -96,6 +102,7 @@ class Bench:
     waiting: int = 0
     looks: int = 0
     unreachable: bool = False
+    policy: Policy = QUICK
 
     async def accept(self, request_id: str, *, receives: int = 1, **fields: Any) -> Frame:
         """Put a frame into the outbox, to be lent for the `receives`th time."""
@@ -118,7 +125,16 @@ class Bench:
 
         settled = SettledClock(clock=clock)
         backlog = Backlog(self.depth)
-        work = HandOver(self.outbox, self.results, self.broker, backlog, SETTINGS, self.detectors, clock=settled)
+        work = HandOver(
+            self.outbox,
+            self.results,
+            self.broker,
+            backlog,
+            SETTINGS,
+            self.detectors,
+            clock=settled,
+            policy=self.policy,
+        )
         async with asyncio.timeout(5), self.hearing(), asyncio.TaskGroup() as tasks:
             tasks.create_task(work.run(self.stop))
             yield
@@ -129,9 +145,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(handover, "_FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(handover, "_WAIT_SECONDS", 0.01)
+def bench() -> Bench:
     bench = Bench()
     bench.broker.open.set()
     bench.detector.there.set()
@@ -300,33 +314,34 @@ async def test_nothing_is_handed_over_while_no_detector_is_there(bench: Bench) -
         bench.detector.there.set()
         await until(lambda: len(bench.broker.sent) == 20)
         bench.detector.there.clear()
+        await until(lambda: not Detectors.there(asked))
         asked.answers.clear()
-        await until(lambda: asked.answers.count(False) >= IN_FLIGHT)
         await bench.accept("later")
         await until(lambda: asked.answers.count(False) >= 3 * IN_FLIGHT)
-        assert len(bench.outbox.waiting) == 1
     assert len(bench.broker.sent) == 20
+    assert bench.outbox.delays[20:] == [1.0], "given back at the stop"
 
 
 async def test_a_broker_that_is_away_is_asked_again(bench: Bench) -> None:
-    bench.broker.faults = 1
+    bench.broker.faults = 3
     await bench.accept("r1")
     async with bench.running():
-        await until(lambda: bench.outbox.delays)
+        await until(lambda: not bench.broker.faults)
         await bench.accept("r2")
-        await until(lambda: bench.broker.sent)
-    assert bench.outbox.delays == [1, 15]
+        await until(lambda: len(bench.broker.sent) == 2)
+    assert bench.outbox.delays == [15, 15]
 
 
 async def test_a_store_that_is_away_is_asked_again(bench: Bench) -> None:
     await bench.accept("r1")
     bench.results.unreadable.add("r1")
     async with bench.running():
-        await until(lambda: bench.outbox.delays)
         await bench.accept("r2")
         await until(lambda: bench.broker.sent)
-    assert bench.outbox.delays == [1, 15]
-    assert [topic for topic, _ in bench.broker.sent] == ["uploads/r2"]
+        assert [topic for topic, _ in bench.broker.sent] == ["uploads/r2"]
+        bench.results.unreadable.clear()
+        await until(lambda: len(bench.broker.sent) == 2)
+    assert bench.outbox.delays == [15, 15]
 
 
 async def test_a_queue_that_is_away_is_asked_again(bench: Bench) -> None:
@@ -349,10 +364,8 @@ async def test_few_are_on_their_way_at_a_time_and_arrive_after_the_stop(bench: B
     assert len(bench.broker.sent) == len(bench.outbox.delays) == IN_FLIGHT
 
 
-async def test_a_stop_does_not_wait_for_a_broker_that_says_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handover, "_GRACE_SECONDS", 0.01)
+async def test_a_stop_does_not_wait_for_a_broker_that_says_nothing(bench: Bench) -> None:
+    bench.policy = replace(QUICK, drain_seconds=0.01)
     bench.broker.open.clear()
     await bench.accept("r1")
     async with bench.running():

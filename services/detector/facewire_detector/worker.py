@@ -84,19 +84,20 @@ class DetectStage(Stage[Frame]):
     async def handle(self, messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
         """Detect the faces of each frame, in the executor: reading a frame takes milliseconds as well."""
         loop = asyncio.get_running_loop()
-        return [Done([await loop.run_in_executor(self._executor, self._detect, message)]) for message in messages]
+        return [Done(await loop.run_in_executor(self._executor, self._detect, message)) for message in messages]
 
-    def _detect(self, message: Message[Frame]) -> Outgoing:
+    def _detect(self, message: Message[Frame]) -> Sequence[Outgoing]:
         frame = message.content
         if (self._clock() - frame.received_at).total_seconds() >= self._deadline:
-            raise DetectError("lost", f"no detector came to it within {self._deadline:g} s: send the frame again")
+            detail = f"no detector came to it within {self._deadline:g} s: send the frame again"
+            return self.failure(message, DetectError("lost", detail))
         detected = self._detector(frame)
         metrics.observe_steps("detect", detected.timings_ms, _STEPS)
         facts = {"faces": len(detected.faces), "dropped": detected.faces_dropped, "timings_ms": detected.timings_ms}
         _log.debug("faces detected", request_id=detected.request_id, **facts)
         if detected.faces:
-            return Outgoing(self._requests, detected.to_bytes())
-        return Outgoing(self.responses, no_face(_with_total(detected)).to_bytes())
+            return [Outgoing(self._requests, detected.to_bytes())]
+        return [Outgoing(self.responses, no_face(_with_total(detected)).to_bytes())]
 
 
 def _with_total(detected: DetectedFaces) -> DetectedFaces:

@@ -82,6 +82,7 @@ class _Consumer(Generic[M]):
         self._in_flight = InFlight(capacity, metrics.IN_FLIGHT.labels(handler.name))
         self._delivery = Delivery(queue, self._in_flight, name=handler.name, capacity=capacity, backoff=policy.backoff)
         self._log = _log.bind(stage=handler.name)
+        self._outage: str | None = None
 
     async def run(self) -> None:
         name, numbers = self._handler.name, range(self._policy.concurrency)
@@ -133,13 +134,14 @@ class _Consumer(Generic[M]):
         outcomes = await attempt(self._handler, messages, self._policy.retry)
         pauses = self._policy.backoff.pauses()
         while self._policy.hold and (held := [place for place, outcome in enumerate(outcomes) if _is_held(outcome)]):
-            self._note_held(outcomes[held[0]])
+            self._note_held(outcomes[held[0]], len(held))
             if await happens_within(self._stop, next(pauses)):
                 again: Sequence[Outcome] = [RetryAfter(_HELD_SECONDS, count_attempt=False) for _ in held]
             else:
                 again = await attempt(self._handler, [messages[place] for place in held], self._policy.retry)
             for place, outcome in zip(held, again, strict=True):
                 outcomes[place] = outcome
+        self._outage = None
         return outcomes
 
     async def _settle(self, message: Message[M], outcome: Outcome) -> None:
@@ -185,10 +187,14 @@ class _Consumer(Generic[M]):
         log = self._log.error if outcome == "deleted" else self._log.warning
         log("a message failed", outcome=outcome, request_id=_request_id(message), reason=reason, **facts)
 
-    def _note_held(self, outcome: Outcome) -> None:
-        if isinstance(outcome, FacewireError):
-            metrics.MESSAGES.labels(self._handler.name, "held").inc()
-            self._log.warning("messages are held in an outage", error=error_name(outcome), detail=outcome.detail)
+    def _note_held(self, outcome: Outcome, messages: int) -> None:
+        """Count what is held; log an outage once, not each attempt in it."""
+        if not isinstance(outcome, FacewireError):
+            return
+        metrics.MESSAGES.labels(self._handler.name, "held").inc(messages)
+        log = self._log.debug if self._outage == outcome.code else self._log.warning
+        log("messages are held in an outage", messages=messages, error=error_name(outcome), detail=outcome.detail)
+        self._outage = outcome.code
 
     async def _extend_leases(self) -> None:
         seconds = self._policy.lease_seconds

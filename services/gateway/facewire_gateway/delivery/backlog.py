@@ -7,7 +7,6 @@ import structlog
 
 from facewire.adapters.mqtt.connection import Received
 from facewire.domain.errors import QueueError
-from facewire.runtime.backoff import happens_within
 from facewire.runtime.readiness import Depth
 
 _log = structlog.get_logger(__name__)
@@ -26,7 +25,6 @@ class Detectors:
 
     def __init__(self, *, present_seconds: float = 3.0) -> None:
         self._present_seconds = present_seconds
-        self._heard = asyncio.Event()
         self._present_until = float("-inf")
 
     async def listen(self, messages: AsyncIterator[Received]) -> None:
@@ -34,16 +32,10 @@ class Detectors:
         async for message in messages:
             message.acknowledge()
             self._present_until = asyncio.get_running_loop().time() + self._present_seconds
-            self._heard.set()
 
-    async def there_within(self, seconds: float) -> bool:
-        """Return whether a detector is there, waiting up to `seconds` for one."""
-        if asyncio.get_running_loop().time() < self._present_until:
-            return True
-        if self._heard.is_set():
-            self._heard.clear()
-            _log.warning("no detector is there: uploads wait in the outbox")
-        return await happens_within(self._heard, seconds)
+    def there(self) -> bool:
+        """Return whether a detector is there."""
+        return asyncio.get_running_loop().time() < self._present_until
 
 
 class Backlog:
