@@ -138,7 +138,7 @@ def test_status_and_retry_agree() -> None:
 
 
 def test_the_state_machine_gives_up_at_once_what_the_workers_do() -> None:
-    """It tells errors by their class alone; what waits in an inbox, or is past its deadline there, is not on its way."""
+    """It tells errors by their class alone; what an inbox drops or keeps too long is not on its way."""
     inbox = {"lost", "overloaded", "skipped"}
     stages = (IntakeError, DecodeError, DetectError, RecognizeError, GalleryError, QueueError, StoreError)
     retries = {
