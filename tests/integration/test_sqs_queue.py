@@ -191,6 +191,7 @@ class SlowStage(Stage[Frame]):
 
     def __init__(self, answers: SqsQueue, seconds: float) -> None:
         super().__init__(answers)
+        self.answers = answers
         self.seconds = seconds
         self.worked_on: list[str] = []
 
@@ -201,7 +202,7 @@ class SlowStage(Stage[Frame]):
         ids = [message.content.request_id for message in messages]
         self.worked_on += ids
         await asyncio.sleep(self.seconds)
-        return [Done([Outgoing(self.responses, request_id.encode())]) for request_id in ids]
+        return [Done([Outgoing(self.answers, request_id.encode())]) for request_id in ids]
 
 
 def frame(number: int) -> bytes:

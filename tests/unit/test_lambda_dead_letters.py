@@ -10,7 +10,6 @@ from facewire.domain.messages import DetectedFaces, RecognizedFaces, failed
 from facewire.domain.ports import Result
 from facewire_lambda.dead_letters import DeadLetters
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import Responses
 from gateway_fakes import FakeResults, answer
 from lambda_events import single_face, sqs
 from pipeline_fakes import MemoryQueue
@@ -33,7 +32,7 @@ class Setting:
         self.results, self.responses = results or FakeResults(), MemoryQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("dead-letters", write=self.lines.append)
-        responses = Responses([self.responses])
+        responses = [self.responses]
         self.dead_letters = DeadLetters(self.results, responses=responses, metrics=self.metrics)
 
     @property

@@ -15,7 +15,6 @@ from facewire.stages.detect import FaceDetector
 from facewire.vision.mtcnn import Detections
 from facewire_lambda.emf import Metrics
 from facewire_lambda.function_url import MAX_BODY_BYTES, Detect, response_queues
-from facewire_lambda.responses import Responses
 from facewire_lambda.settings import LambdaSettings
 from lambda_events import function_url, portrait, text
 from pipeline_fakes import ChoosyQueue, MemoryQueue
@@ -50,7 +49,7 @@ class Setting:
         self.detect = Detect(
             FaceDetector(lambda _: found(faces)),
             requests=requests or self.requests,
-            responses=Responses([self.responses, self.copies]),
+            responses=[self.responses, self.copies],
             metrics=self.metrics,
         )
 
@@ -207,6 +206,6 @@ async def test_a_fault_of_our_own_is_raised_for_aws_to_count() -> None:
         message = "a bug"
         raise RuntimeError(message)
 
-    detect = Detect(FaceDetector(broken), requests=MemoryQueue(), responses=Responses([]), metrics=Metrics("detect"))
+    detect = Detect(FaceDetector(broken), requests=MemoryQueue(), responses=[], metrics=Metrics("detect"))
     with pytest.raises(RuntimeError, match="a bug"):
         await detect(function_url(body()))

@@ -19,11 +19,10 @@ from facewire.domain.messages import RecognizedFaces, now
 from facewire.domain.ports import EnrolledFace
 from facewire.domain.queue_ports import Lease
 from facewire.stages.recognize import FaceRecognizer
+from facewire_lambda.batch import Batches
 from facewire_lambda.emf import Metrics
 from facewire_lambda.people import People, open_people
 from facewire_lambda.request_queue import Recognize
-from facewire_lambda.responses import Responses
-from facewire_lambda.retries import Retries
 from facewire_lambda.settings import LambdaSettings
 from lambda_events import COLOURS, enrolment, single_face, sqs
 from pipeline_fakes import ChoosyQueue, ColourEmbedder, MemoryGalleryStore, MemoryQueue
@@ -110,13 +109,12 @@ class Setting:
         await self.store.add([face_of(person) for person in people])
 
     def with_people(self, people: People) -> Recognize:
-        responses = Responses([self.responses])
+        responses = [self.responses]
         return Recognize(
             FaceRecognizer(self.embedder),
             people,
             responses=responses,
-            retries=Retries(self.requests, self.dead, responses=responses, metrics=self.metrics),
-            metrics=self.metrics,
+            batches=Batches(self.requests, self.dead, self.metrics),
         )
 
     @property
@@ -294,13 +292,12 @@ async def test_of_a_batch_that_a_queue_took_in_part_the_rest_comes_again() -> No
 async def test_an_answer_goes_to_every_response_queue() -> None:
     setting = Setting()
     copies = MemoryQueue()
-    responses = Responses([setting.responses, copies])
+    responses = [setting.responses, copies]
     recognize = Recognize(
         FaceRecognizer(setting.embedder),
         People(setting.embedder, None, None, poll_seconds=60),
         responses=responses,
-        retries=Retries(setting.requests, setting.dead, responses=responses, metrics=setting.metrics),
-        metrics=setting.metrics,
+        batches=Batches(setting.requests, setting.dead, setting.metrics),
     )
     await recognize(sqs(single_face("Red", "r1")))
     assert setting.responses.bodies == copies.bodies != []

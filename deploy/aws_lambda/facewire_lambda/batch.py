@@ -1,11 +1,42 @@
-"""What functions that read a queue have in common: the messages of an event, and which of them come again."""
+"""How functions read a queue: the verdicts on an event's messages become `batchItemFailures`.
 
-from collections.abc import Iterable
+SQS deletes what a result does not name. What comes again is given a pause; at its last receive what tells of a failure
+goes to the dead letters in the message's place. A message that ends the function itself gets there by the queue's own
+redrive policy.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from facewire.domain.queue_ports import Lease
+import structlog
+
+from facewire.domain.errors import FacewireError, QueueError, needs_operator
+from facewire.domain.failures import error_name, error_origin
+from facewire.domain.queue_ports import Lease, Queue, Sender
+from facewire.work.handler import (
+    DeadLetter,
+    Done,
+    Handler,
+    Message,
+    Outcome,
+    Outgoing,
+    RetryAfter,
+    Verdict,
+    request_id_of,
+)
+from facewire.work.retry import RetryStrategy, attempt, judge
+from facewire_lambda.emf import Metrics
+from facewire_lambda.responses import send_each
 from facewire_lambda.runtime import Event
+
+M = TypeVar("M")
+
+#: SQS counts a receive whatever came of it.
+RETRY = RetryStrategy(count_outages=True)
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +65,98 @@ class Record:
 def batch_result(failed: Iterable[Record]) -> dict[str, Any]:
     """Return a result that keeps the `failed` messages on the queue; SQS deletes the others."""
     return {"batchItemFailures": [{"itemIdentifier": record.message_id} for record in failed]}
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Works on the messages of a queue, `dead` being its dead letters.
+
+    Without `queue` a message that comes again does so when its lease ends.
+    """
+
+    queue: Queue | None
+    dead: Sender | None
+    metrics: Metrics
+    retry: RetryStrategy = RETRY
+
+    async def work(self, handler: Handler[M], records: Sequence[Record]) -> list[Record]:
+        """Work on the messages together; return those that come again."""
+        messages = [Message(record.lease, handler.read) for record in records]
+        outcomes = await attempt(handler, messages, self.retry)
+        verdicts = [await judge(handler, *pair, self.retry) for pair in zip(messages, outcomes, strict=True)]
+        refused = await _send([verdict.outgoing if isinstance(verdict, Done) else () for verdict in verdicts])
+        for place, refusal in refused.items():
+            outcomes[place], verdicts[place] = refusal, await judge(handler, messages[place], refusal, self.retry)
+        for record, outcome in zip(records, outcomes, strict=True):
+            _note(handler, record, outcome)
+        # All at once: with a queue out of reach each takes long, and without a result those done come again as well.
+        settled = await asyncio.gather(
+            *(
+                self._settles(record, verdict, sent=place not in refused)
+                for place, (record, verdict) in enumerate(zip(records, verdicts, strict=True))
+            )
+        )
+        return [record for record, done in zip(records, settled, strict=True) if not done]
+
+    async def forget(self, records: Sequence[Record]) -> None:
+        """Delete messages that are done with, before the function's result has SQS do it."""
+        if self.queue is None:
+            return
+        try:
+            await self.queue.acknowledge([record.lease for record in records])
+        except QueueError as error:
+            _log.warning("messages are not deleted yet", messages=len(records), error=error_name(error))
+
+    async def _settles(self, record: Record, verdict: Verdict, *, sent: bool) -> bool:
+        """Return whether the message is done with; else it has been given a pause before it comes again."""
+        if isinstance(verdict, Done) and sent:
+            return True
+        try:
+            if isinstance(verdict, DeadLetter) and verdict.outgoing:
+                await self._dead_letter(verdict.outgoing)
+                return True
+            if not self.retry.is_last(record.lease.receives):
+                await self._give_back(record.lease, verdict)
+        except QueueError as error:
+            _log.warning("it comes again when its lease ends", error=error_name(error))
+        self.metrics.count("Retried")
+        return False
+
+    async def _give_back(self, lease: Lease, verdict: Verdict) -> None:
+        if self.queue is not None:
+            seconds = verdict.seconds if isinstance(verdict, RetryAfter) else self.retry.delay(lease.receives)
+            await self.queue.give_back([lease], delay=seconds)
+
+    async def _dead_letter(self, outgoing: Sequence[Outgoing]) -> None:
+        """Leave the answer to what reads the dead letters or, as earlier deployments have none, send it."""
+        try:
+            if self.dead is not None:
+                await self.dead.send([outgoing[0].body])
+        except QueueError as error:
+            if not needs_operator(error):
+                raise
+            _log.warning("there are no dead letters, so the answer is sent at once")
+            for refusal in (await _send([outgoing])).values():
+                raise refusal from error
+        self.metrics.count("GivenUp")
+
+
+def _note(handler: Handler[M], record: Record, outcome: Outcome) -> None:
+    if isinstance(outcome, Exception):
+        said = Message(record.lease, handler.read)
+        facts = {"receives": record.lease.receives, "error": error_name(outcome), "at": error_origin(outcome)}
+        detail = outcome.detail if isinstance(outcome, FacewireError) else None
+        ids = {"request_id": request_id_of(said), "message_id": record.message_id}
+        _log.warning("a message failed", stage=handler.name, detail=detail, **ids, **facts)
+
+
+async def _send(outgoing: Sequence[Sequence[Outgoing]]) -> Mapping[int, QueueError]:
+    """Send what follows from each message; return, by its place, why a queue did not take something."""
+    queues = {id(sent.queue): sent.queue for follows in outgoing for sent in follows}
+    bodies = [(place, sent) for place, follows in enumerate(outgoing) for sent in follows]
+    refused: dict[int, QueueError] = {}
+    for queue in queues.values():
+        sends = [(place, sent.body) for place, sent in bodies if sent.queue is queue]
+        errors = await send_each(queue, [body for _, body in sends])
+        refused |= {sends[position][0]: error for position, error in errors.items()}
+    return refused

@@ -4,31 +4,41 @@ Most dead letters are such answers already; the others are messages that ended t
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
 from facewire.adapters.aws.sqs.queue import SqsQueues
-from facewire.domain.errors import FacewireError, RecognizeError
-from facewire.domain.failures import answer_given_up, error_name, error_origin
+from facewire.domain.errors import FacewireError, RecognizeError, StoreError
+from facewire.domain.failures import answer_given_up
 from facewire.domain.messages import RecognizedFaces
 from facewire.domain.ports import ResultStore
-from facewire_lambda.batch import Record, batch_result
+from facewire.domain.queue_ports import Sender
+from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
+from facewire.work.retry import RetryStrategy
+from facewire_lambda.batch import Batches, Record, batch_result
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import Responses, answer_body
-from facewire_lambda.runtime import Event, Function, Handler
+from facewire_lambda.responses import answer_body, send_to_all
+from facewire_lambda.runtime import Event, Function
+from facewire_lambda.runtime import Handler as LambdaHandler
 from facewire_lambda.settings import LambdaSettings
 from facewire_lambda.stores import open_results
+
+#: A dead letter comes again, when its lease ends, for as long as its queue keeps it.
+FOREVER = RetryStrategy(max_receives=None)
 
 _log = structlog.get_logger(__name__)
 
 
-class DeadLetters:
+class DeadLetters(Handler[RecognizedFaces | None]):
     """Sends the answer, then records it, unless the request has one; what cannot be answered is logged and deleted."""
 
-    def __init__(self, results: ResultStore, *, responses: Responses, metrics: Metrics) -> None:
+    name: ClassVar[str] = "dead letters"
+    error: ClassVar[type[FacewireError]] = StoreError
+
+    def __init__(self, results: ResultStore, *, responses: Sequence[Sender], metrics: Metrics) -> None:
         self._results = results
         self._responses = responses
         self._metrics = metrics
@@ -36,27 +46,29 @@ class DeadLetters:
     async def __call__(self, event: Event) -> dict[str, Any]:
         """Return the messages to come again, as queue or store were out of reach."""
         records = Record.all_of(event)
-        settled = await asyncio.gather(*map(self._settles, records))
-        return batch_result([record for record, done in zip(records, settled, strict=True) if not done])
+        self._metrics.count("DeadLetters", len(records))
+        batches = Batches(None, None, self._metrics, FOREVER)
+        return batch_result(await batches.work(self, records))
 
-    async def _settles(self, record: Record) -> bool:
-        self._metrics.count("DeadLetters")
-        answer = await asyncio.to_thread(_answer_to, record)
+    def read(self, body: bytes) -> RecognizedFaces | None:
+        """Return the answer to a dead letter; None where it names no request, or no queue takes the answer."""
+        return _answer_to(body)
+
+    async def handle(self, messages: Sequence[Message[RecognizedFaces | None]]) -> Sequence[Outcome]:
+        """Answer each; one that fails does so alone: its neighbours are not to come again for it."""
+        await asyncio.to_thread(lambda: [message.content for message in messages])
+        found = await asyncio.gather(*(self._answer(message.content) for message in messages), return_exceptions=True)
+        return [_outcome(result) for result in found]
+
+    def failure(self, message: Message[RecognizedFaces | None], error: FacewireError) -> Sequence[Outgoing]:  # noqa: ARG002
+        """Return nothing: the answer is what the message holds."""
+        return ()
+
+    async def _answer(self, answer: RecognizedFaces | None) -> None:
         if answer is None:
-            return True
-        try:
-            await self._answer(answer)
-        except Exception as error:  # noqa: BLE001 - of this letter alone: its neighbours are not to come again for it
-            self._metrics.count("Retried")
-            facts = {"error": error_name(error), "at": error_origin(error)}
-            detail = error.detail if isinstance(error, FacewireError) else None
-            _log.warning("a dead letter comes again", request_id=answer.request_id, detail=detail, **facts)
-            return False
-        return True
-
-    async def _answer(self, answer: RecognizedFaces) -> None:
+            return
         if not await self._has_answer(answer):
-            await self._responses.send(answer.to_bytes())
+            await send_to_all(self._responses, answer.to_bytes())
             await self._results.keep([answer])
         error = answer.error
         facts = {"stage": error.stage, "code": error.code} if error else {}
@@ -70,24 +82,30 @@ class DeadLetters:
         return not answer.content_sha256 or known.content_sha256 == answer.content_sha256
 
 
-def _answer_to(record: Record) -> RecognizedFaces | None:
-    """Return the answer to a dead letter; None where it names no request, or the answer is too large for a queue."""
-    answer = answer_given_up(record.lease.body, "cloud")
+def _outcome(result: BaseException | None) -> Outcome:
+    if result is None:
+        return Done()
+    if isinstance(result, Exception):
+        return result
+    raise result
+
+
+def _answer_to(body: bytes) -> RecognizedFaces | None:
+    answer = answer_given_up(body, "cloud")
     reason = "it names no request"
     try:
         if answer is not None and answer_body(answer):
             return answer
     except RecognizeError as error:
         reason = error.detail
-    facts = {"message_id": record.message_id, "size": len(record.lease.body)}
-    _log.error("a dead letter cannot be answered", reason=reason, **facts)
+    _log.error("a dead letter cannot be answered", reason=reason, size=len(body))
     return None
 
 
-@Handler
+@LambdaHandler
 @asynccontextmanager
 async def dead_letters(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Function]:
     """Open `dead_letters`: the results and the response queues."""
     async with open_results(settings) as results, SqsQueues.open(settings) as queues:
-        responses = Responses([queues.queue(name) for name in settings.response_queues])
+        responses = [queues.queue(name) for name in settings.response_queues]
         yield DeadLetters(results, responses=responses, metrics=metrics)

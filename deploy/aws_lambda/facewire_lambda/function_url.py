@@ -22,7 +22,7 @@ from facewire.domain.timing import milliseconds_between
 from facewire.runtime.detector_loading import load_face_detector
 from facewire.stages.detect import FaceDetector
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import Responses, answer_body
+from facewire_lambda.responses import answer_body, send_to_all
 from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
 
@@ -46,7 +46,9 @@ class Detect:
     that there is no such queue or no access to it.
     """
 
-    def __init__(self, detector: FaceDetector, *, requests: Sender, responses: Responses, metrics: Metrics) -> None:
+    def __init__(
+        self, detector: FaceDetector, *, requests: Sender, responses: Sequence[Sender], metrics: Metrics
+    ) -> None:
         self._detector = detector
         self._requests = requests
         self._responses = responses
@@ -77,7 +79,7 @@ class Detect:
         if not detected.faces:
             total = {"total": milliseconds_between(detected.received_at, now())}
             answer = no_face(detected.model_copy(update={"timings_ms": detected.timings_ms | total}))
-            await self._responses.send(answer_body(answer, DetectError))
+            await send_to_all(self._responses, answer_body(answer, DetectError))
             return
         body = await asyncio.to_thread(detected.to_bytes)
         if len(body) > MAX_MESSAGE_BYTES:
@@ -180,5 +182,5 @@ async def detect(settings: LambdaSettings, metrics: Metrics) -> AsyncIterator[Fu
     """Open `detect`: the detector and the queues."""
     detector = load_face_detector(settings, threads=settings.threads)
     async with SqsQueues.open(settings) as queues:
-        responses = Responses([queues.queue(name) for name in response_queues(settings)])
+        responses = [queues.queue(name) for name in response_queues(settings)]
         yield Detect(detector, requests=queues.queue(settings.request_queue), responses=responses, metrics=metrics)

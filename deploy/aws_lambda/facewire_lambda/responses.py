@@ -8,26 +8,15 @@ from facewire.domain.messages import MAX_MESSAGE_BYTES, RecognizedFaces
 from facewire.domain.queue_ports import PartialError, Sender
 
 
-class Responses:
-    """The response queues of a function."""
-
-    def __init__(self, queues: Sequence[Sender]) -> None:
-        self._queues = tuple(queues)
-
-    async def send(self, body: bytes) -> None:
-        """Send an answer to each queue; QueueError where one does not take it. Send it again then."""
-        for error in (await self.send_all([body])).values():
+async def send_to_all(queues: Sequence[Sender], body: bytes) -> None:
+    """Send an answer to each queue; QueueError where one does not take it. Send it again then."""
+    for errors in await asyncio.gather(*(send_each(queue, [body]) for queue in queues)):
+        for error in errors.values():
             raise error
 
-    async def send_all(self, bodies: Sequence[bytes]) -> dict[int, QueueError]:
-        """Send the answers to each queue; return, by position, why a queue did not take some of them."""
-        if not bodies:
-            return {}
-        errors = await asyncio.gather(*(_send(queue, bodies) for queue in self._queues))
-        return {position: error for found in errors for position, error in found.items()}
 
-
-async def _send(queue: Sender, bodies: Sequence[bytes]) -> dict[int, QueueError]:
+async def send_each(queue: Sender, bodies: Sequence[bytes]) -> dict[int, QueueError]:
+    """Send the bodies; return, by position, why the queue did not take some of them."""
     try:
         await queue.send(bodies)
     except PartialError as error:

@@ -97,7 +97,7 @@ class DetectStage(Stage[Frame]):
         _log.debug("faces detected", request_id=detected.request_id, **facts)
         if detected.faces:
             return [Outgoing(self._requests, detected.to_bytes())]
-        return [Outgoing(self.responses, no_face(_with_total(detected)).to_bytes())]
+        return self.answer(no_face(_with_total(detected)))
 
 
 def _with_total(detected: DetectedFaces) -> DetectedFaces:

@@ -18,7 +18,7 @@ from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer, Recognition
 from facewire.work.consumer import Policy, consume, worker_threads
 from facewire.work.gallery_sync import GallerySync
-from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage
+from facewire.work.handler import Done, Message, Outcome, Stage
 from facewire_recognizer.copies import is_answered
 
 _STEPS = ("queue", "align", "embed", "match", "total")
@@ -147,7 +147,7 @@ class RecognizeStage(Stage[DetectedFaces]):
         except FacewireError as error:
             return error
         _note(result.answer)
-        return Done([Outgoing(self.responses, result.answer.to_bytes())])
+        return Done(self.answer(result.answer))
 
 
 def _note(answer: RecognizedFaces) -> None:

@@ -19,7 +19,7 @@ from facewire.domain.queue_ports import Queue
 from facewire.runtime import metrics
 from facewire.runtime.backoff import Backoff, cut_off, happens_within
 from facewire.work.delivery import Delivery, Settled, note_queue_error
-from facewire.work.handler import DeadLetter, Done, Handler, Message, Outcome, RetryAfter, Verdict
+from facewire.work.handler import DeadLetter, Done, Handler, Message, Outcome, RetryAfter, Verdict, request_id_of
 from facewire.work.in_flight import InFlight
 from facewire.work.retry import RetryStrategy, attempt, judge, judge_refused
 
@@ -169,7 +169,7 @@ class _Consumer(Generic[M]):
         metrics.MESSAGES.labels(self._handler.name, "retried").inc()
         if isinstance(outcome, Exception):
             facts = {"receives": message.lease.receives, "error": error_name(outcome), "at": error_origin(outcome)}
-            request_id = await asyncio.to_thread(_request_id, message)
+            request_id = await asyncio.to_thread(request_id_of, message)
             self._log.warning("a message is retried", request_id=request_id, seconds=round(verdict.seconds, 1), **facts)
         try:
             await self._queue.give_back([message.lease], delay=verdict.seconds, unused=not verdict.count_attempt)
@@ -185,7 +185,7 @@ class _Consumer(Generic[M]):
         detail = error.detail if isinstance(error, FacewireError) else None
         facts = {"error": error_name(error), "detail": detail, "size": len(message.lease.body)}
         log = self._log.error if outcome == "deleted" else self._log.warning
-        log("a message failed", outcome=outcome, request_id=_request_id(message), reason=reason, **facts)
+        log("a message failed", outcome=outcome, request_id=request_id_of(message), reason=reason, **facts)
 
     def _note_held(self, outcome: Outcome, messages: int) -> None:
         """Count what is held; log an outage once, not each attempt in it."""
@@ -235,14 +235,6 @@ class _Consumer(Generic[M]):
 
 def _is_held(outcome: Outcome) -> bool:
     return isinstance(outcome, QueueError | StoreError)
-
-
-def _request_id(message: Message[M]) -> str | None:
-    """Return the id that the message names, for the log."""
-    try:
-        return getattr(message.content, "request_id", None)
-    except FacewireError:
-        return None
 
 
 @asynccontextmanager

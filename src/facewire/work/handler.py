@@ -74,6 +74,14 @@ class Message(Generic[M]):
         return self._content[0]
 
 
+def request_id_of(message: Message[M]) -> str | None:
+    """Return the id that the message names, for the log; None where it cannot be read."""
+    try:
+        return getattr(message.content, "request_id", None)
+    except FacewireError:
+        return None
+
+
 class Handler(Protocol[M]):
     """The work on the messages of one queue."""
 
@@ -101,28 +109,28 @@ class Handler(Protocol[M]):
 
 
 class Stage(Handler[R]):
-    """A handler of requests: their failures are answered on `responses`."""
+    """A handler of requests: their failures are answered on the response queues."""
 
     error: ClassVar[type[FacewireError]]
     source: ClassVar[Source]
 
-    def __init__(self, responses: Sender) -> None:
-        self.responses = responses
+    def __init__(self, *responses: Sender) -> None:
+        self._responses = responses
 
     @property
     def name(self) -> str:
         """The stage's name in errors."""
         return self.error.stage
 
+    def answer(self, answer: RecognizedFaces) -> list[Outgoing]:
+        """Return what sends the answer to each response queue."""
+        body = answer.to_bytes()
+        return [Outgoing(queue, body) for queue in self._responses]
+
     def failure(self, message: Message[R], error: FacewireError) -> Sequence[Outgoing]:
         """Return the answer `failed`; nothing where the message names no request."""
-        answer = failed_answer(message, error, self.source)
-        return [] if answer is None else [Outgoing(self.responses, answer.to_bytes())]
-
-
-def failed_answer(message: Message[R], error: FacewireError, source: Source) -> RecognizedFaces | None:
-    """Return the answer that says why the message failed; None where it names no request."""
-    try:
-        return failed(message.content, error, source=source)
-    except FacewireError:
-        return answer_unread(message.lease.body, error, source)
+        try:
+            return self.answer(failed(message.content, error, source=self.source))
+        except FacewireError:
+            answer = answer_unread(message.lease.body, error, self.source)
+            return [] if answer is None else self.answer(answer)

@@ -27,11 +27,13 @@ _log = structlog.get_logger(__name__)
 class RetryStrategy:
     """`delays` are the seconds until a message is received again after its first, second ... failed attempt.
 
-    Each is up to a quarter longer or shorter. After `max_receives` a message is dead-lettered; None: never.
+    Each is up to a quarter longer or shorter. After `max_receives` a message is dead-lettered; None: never. An outage
+    counts as an attempt only with `count_outages`: for a queue that counts receives by itself.
     """
 
     delays: Sequence[float] = (1.0, 4.0, 16.0, 60.0)
     max_receives: int | None = MAX_RECEIVES
+    count_outages: bool = False
 
     def delay(self, receives: int) -> float:
         """Return the seconds after the attempt of that number, from 1 on."""
@@ -69,7 +71,7 @@ async def judge(handler: Handler[M], message: Message[M], outcome: Outcome, retr
         detail = f"the next message would have {size:,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}"
         return await _fail(handler, message, handler.error("message_too_large", detail))
     receives = message.lease.receives
-    if is_outage(outcome):
+    if is_outage(outcome) and not retry.count_outages:
         return RetryAfter(retry.delay(receives), count_attempt=False)
     if retry.is_last(receives):
         error = last_error(outcome, handler.error)
