@@ -13,8 +13,7 @@ from PIL import Image
 
 from facewire.domain.errors import FacewireError, QueueError, StoreError
 from facewire.domain.messages import Enrolled, Frame, RecognizedFaces, sha256
-from facewire.domain.ports import EnrolledFace, PersonSummary, Result, ResultPage, ResultQuery
-from facewire.domain.queue_ports import Lease
+from facewire.domain.ports import EnrolledFace, Lease, PersonSummary, Result, ResultPage, ResultQuery
 from facewire.runtime.backoff import happens_within
 from facewire.runtime.readiness import Depth, Readiness
 from facewire.runtime.settings import GatewaySettings

@@ -9,11 +9,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facewire.domain.enroll_proof import proof_of
+from facewire.domain.enrolment import proof_of
 from facewire.domain.errors import FacewireError, QueueError
 from facewire.domain.messages import DetectedFaces, Frame
-from facewire.domain.ports import EnrolledFace, PersonSummary
-from facewire.domain.queue_ports import Lease, PartialError
+from facewire.domain.ports import EnrolledFace, Lease, PartialError, PersonSummary
 from facewire.vision.embedder import EmbedderSpec
 from facewire.vision.models import find_spec
 

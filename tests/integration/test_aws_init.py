@@ -15,7 +15,7 @@ from facewire.adapters.aws.clients import dynamodb_client, s3_client, sqs_client
 from facewire.adapters.aws.provision import ensure_bucket, ensure_queue
 from facewire.domain.errors import FacewireError
 from facewire.runtime.settings import AwsSettings, StoreSettings
-from facewire_standalone.commands.aws_commands import init_aws
+from facewire_standalone.commands.aws import init_aws
 
 #: What the command may not need: the one-shot container that runs it has none of these.
 HEAVY = ["numpy", "onnxruntime", "cv2", "PIL", "fastapi", "aiomqtt", "httpx", "prometheus_client"]

@@ -29,10 +29,10 @@ from facewire.adapters.aws.dynamodb.items import Item, item_of
 from facewire.adapters.aws.dynamodb.rows import Row
 from facewire.adapters.aws.sqs.queue import SqsQueues
 from facewire.adapters.stores import open_stores
-from facewire.domain.enroll_proof import proof_of
+from facewire.domain.enrolment import proof_of
 from facewire.domain.messages import DetectedFaces, Frame, RecognizedFace, RecognizedFaces, now
 from facewire.domain.ports import EnrolledFace, GalleryStore, ResultQuery, ResultStore
-from facewire_gateway.settings import GatewayServiceSettings
+from facewire_gateway.service import GatewayServiceSettings
 
 T = TypeVar("T")
 PERSON = "Ada Lovelace"

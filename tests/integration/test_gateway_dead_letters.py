@@ -12,7 +12,7 @@ from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, now
-from facewire.domain.queue_ports import MAX_RECEIVES
+from facewire.domain.ports import MAX_RECEIVES
 from facewire.work.retry import RetryStrategy
 from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.dead_letters import drain_dead_letters

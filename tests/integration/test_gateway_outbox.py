@@ -21,7 +21,7 @@ from facewire.domain.ports import Result
 from facewire_gateway.delivery.backlog import Backlog, Detectors
 from facewire_gateway.delivery.handover import HandOver
 from facewire_gateway.delivery.outbox import Outbox
-from facewire_gateway.settings import GatewayServiceSettings
+from facewire_gateway.service import GatewayServiceSettings
 from gateway_fakes import until
 
 MIB = 1024 * 1024

@@ -17,7 +17,7 @@ from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import MAX_FRAME_BYTES, Frame, RecognizedFaces, sha256
 from facewire.domain.names import raw_frame_id
-from facewire.domain.queue_ports import Lease
+from facewire.domain.ports import Lease
 from facewire_detector.intake import Intake, take_from_mqtt
 from facewire_detector.topics import FRAMES_TOPIC
 from mqtt_brokers import KINDS, Kind, RunningBroker, running_broker

@@ -13,7 +13,7 @@ from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import MAX_MESSAGE_BYTES
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue
+from facewire.domain.ports import MAX_RECEIVES, Lease, Queue
 from facewire.runtime.settings import AwsSettings
 
 #: Returns the queue under test; each call another object over the same messages.

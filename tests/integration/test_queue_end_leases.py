@@ -4,7 +4,7 @@ from pathlib import Path
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue
-from facewire.domain.queue_ports import MAX_RECEIVES
+from facewire.domain.ports import MAX_RECEIVES
 
 
 async def test_ended_leases_come_back_at_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from facewire.adapters.aws.clients import sqs_client
 from facewire.adapters.aws.sqs.queue import SqsDepth, SqsQueue, SqsQueues
 from facewire.domain.errors import DetectError, FacewireError, QueueError
 from facewire.domain.messages import Frame, Source
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease, PartialError
+from facewire.domain.ports import MAX_RECEIVES, Lease, PartialError
 from facewire.runtime.settings import AwsSettings
 from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage

@@ -8,7 +8,7 @@ import pytest
 #: Touches 8 MiB in small blocks in each of six threads that run at the same time; prints glibc's count of heaps.
 _PROGRAM = """
 import ctypes, sys, threading
-from facewire.runtime.allocator import keep_memory_level
+from facewire.runtime.process import keep_memory_level
 if sys.argv[1] == "level":
     keep_memory_level()
 libc = ctypes.CDLL(None)
@@ -41,7 +41,7 @@ def test_all_threads_share_one_heap() -> None:
 #: Frees a block of 10 MiB below one that stays, and prints how many MiB of it are still resident.
 _LARGE = """
 import sys
-from facewire.runtime.allocator import give_back_from, keep_memory_level
+from facewire.runtime.process import give_back_from, keep_memory_level
 def resident():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024

@@ -15,7 +15,7 @@ from facewire.vision.alignment import align
 from facewire.vision.attributes import OnnxAttributeModel
 from facewire.vision.models import ATTRIBUTES, find, load_attributes
 from facewire.vision.onnx_session import open_session
-from facewire_recognizer.loading import load_face_recognizer
+from facewire_recognizer.worker import load_face_recognizer
 
 
 def graph(*, genders: int = 2) -> GraphBuilder:

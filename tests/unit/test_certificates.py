@@ -8,8 +8,8 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from facewire.adapters.mqtt.certificates import Authority, check_device, new_key
-from facewire.domain.device_name import read_device_name
 from facewire.domain.errors import SettingsError
+from facewire.domain.names import read_device_name
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

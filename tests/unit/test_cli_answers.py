@@ -9,7 +9,7 @@ from rich.console import Console
 from facewire.domain.messages import Enrolled, Failure, RecognizedFace, RecognizedFaces
 from facewire_standalone.commands.answers import leading_face, milliseconds, reason, similarity, summary
 from facewire_standalone.commands.client import Event, Picture
-from facewire_standalone.commands.views import changed_views
+from facewire_standalone.commands.demo import changed_views
 from facewire_standalone.commands.watch import ResultLines, ResultTable, show
 
 

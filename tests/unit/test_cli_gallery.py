@@ -11,12 +11,7 @@ from facewire.adapters.gallery_file import GalleryRows, read_gallery, write_gall
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.domain.errors import GalleryError, SettingsError
-from facewire_standalone.commands.gallery_commands import (
-    enrolled_faces,
-    export_gallery,
-    import_gallery,
-    list_people,
-)
+from facewire_standalone.commands.gallery import enrolled_faces, export_gallery, import_gallery, list_people
 from facewire_standalone.settings import StandaloneSettings
 
 EMBEDDER = "dlib-resnet29"

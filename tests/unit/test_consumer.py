@@ -8,7 +8,7 @@ import pytest
 
 from facewire.domain.errors import DetectError, FacewireError, QueueError, StoreError
 from facewire.domain.messages import MAX_MESSAGE_BYTES, Frame, RecognizedFaces, Source
-from facewire.domain.queue_ports import Lease
+from facewire.domain.ports import Lease
 from facewire.runtime.backoff import Backoff
 from facewire.work.consumer import Policy, consume, worker_threads
 from facewire.work.handler import DeadLetter, Done, Message, Outcome, Outgoing, RetryAfter, Stage

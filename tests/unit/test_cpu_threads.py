@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from facewire.runtime.cores import usable_cores
-from facewire_standalone.cpu_threads import threads_to_share
 from facewire_standalone.settings import StandaloneSettings
+from facewire_standalone.stages import threads_to_share
 
 
 @pytest.mark.parametrize(("cores", "apart"), [(1, False), (2, False), (3, True), (16, True)])

@@ -6,7 +6,7 @@ import pytest
 
 from facewire.domain.errors import QueueError
 from facewire_detector import service
-from facewire_detector.settings import DetectorServiceSettings
+from facewire_detector.service import DetectorServiceSettings
 
 BODY = bytes(900_000)
 

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from facewire.adapters.data_folder import enroll_key
-from facewire.domain.enroll_proof import check_proof, proof_of
+from facewire.domain.enrolment import check_proof, proof_of
 from facewire.domain.errors import RecognizeError, SettingsError
 from facewire.domain.messages import DetectedFaces, Frame
 from facewire.runtime.settings import StoreSettings

@@ -14,7 +14,7 @@ from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.domain.errors import IntakeError
 from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces, failed
-from facewire.domain.queue_ports import Lease
+from facewire.domain.ports import Lease
 from facewire.runtime.backoff import Backoff
 from facewire.work.forwarding import FORWARDING, forward_answers, forward_dead_letters
 from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually

@@ -18,7 +18,7 @@ from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import Frame, now
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire.domain.ports import MAX_RECEIVES, Lease
 from facewire.domain.timing import SettledClock
 from facewire.runtime.background import background
 from facewire.runtime.backoff import Backoff
@@ -26,7 +26,7 @@ from facewire.work.consumer import Policy
 from facewire_gateway.delivery import backlog, handover
 from facewire_gateway.delivery.backlog import Backlog, Detectors
 from facewire_gateway.delivery.handover import HAND_OVER, IN_FLIGHT, HandOver, next_handover
-from facewire_gateway.settings import GatewayServiceSettings
+from facewire_gateway.service import GatewayServiceSettings
 from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
 
 SETTINGS = GatewayServiceSettings.read()

@@ -130,7 +130,7 @@ async def test_pages_come_with_a_strict_policy() -> None:
 
 
 def test_the_gateway_loads_no_vision() -> None:
-    modules = ["app", "service", "settings"]
+    modules = ["app", "service", "server"]
     loads = ";".join(f"import facewire_gateway.{module}" for module in modules)
     check = "import sys; print([name for name in ('numpy', 'onnxruntime', 'cv2') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", f"{loads};{check}"], check=True, capture_output=True, text=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from facewire.domain.enroll_proof import proof_of
+from facewire.domain.enrolment import proof_of
 from facewire.domain.errors import IntakeError, StoreError
 from facewire.domain.messages import Enrolled, Failure, RecognizedFaces, RunnerUp, sha256
 from facewire.domain.ports import Result, ResultQuery

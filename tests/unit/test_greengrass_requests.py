@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import RecognizedFaces
-from facewire.domain.queue_ports import PartialError
+from facewire.domain.ports import PartialError
 from facewire_greengrass.requests import Requests
 
 

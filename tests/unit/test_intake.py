@@ -10,7 +10,7 @@ from facewire.adapters.mqtt.connection import MqttConnection, Received
 from facewire.domain.errors import IntakeError, QueueError
 from facewire.domain.messages import MAX_FRAME_BYTES, Frame, RecognizedFaces, sha256
 from facewire.domain.names import raw_frame_id
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import Queue
 from facewire_detector import intake as intake_module
 from facewire_detector.intake import Intake, take_and_leave, take_from_mqtt
 

@@ -10,7 +10,7 @@ import pytest
 
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import DetectedFaces, RecognizedFaces
-from facewire.domain.queue_ports import Sender
+from facewire.domain.ports import Sender
 from facewire.stages.detect import FaceDetector
 from facewire.vision.mtcnn import Detections
 from facewire_lambda.emf import Metrics

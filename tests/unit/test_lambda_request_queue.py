@@ -16,8 +16,7 @@ from structlog.testing import capture_logs
 from facewire.adapters.gallery_file import GalleryRows
 from facewire.domain.errors import GalleryError, QueueError, StoreError
 from facewire.domain.messages import RecognizedFaces, now
-from facewire.domain.ports import EnrolledFace
-from facewire.domain.queue_ports import Lease
+from facewire.domain.ports import EnrolledFace, Lease
 from facewire.stages.recognize import FaceRecognizer
 from facewire_lambda.batch import Batches
 from facewire_lambda.emf import Metrics

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from facewire.domain.errors import DetectError, FacewireError, QueueError, RecognizeError, StoreError
 from facewire.domain.failures import answer_unread, last_error
 from facewire.domain.messages import Frame, RecognizedFaces, failed
-from facewire.domain.queue_ports import PartialError
+from facewire.domain.ports import PartialError
 from facewire.runtime.probes import serving_probes
 from facewire.runtime.settings import ProbeSettings
 from facewire_gateway.api.problems import GatewayError

@@ -9,8 +9,7 @@ from prometheus_client import REGISTRY
 
 from facewire.domain.errors import FacewireError, GalleryError, StoreError
 from facewire.domain.messages import DetectedFaces, RecognizedFaces
-from facewire.domain.ports import EnrolledFace
-from facewire.domain.queue_ports import Lease
+from facewire.domain.ports import EnrolledFace, Lease
 from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.imagecodec import encode_jpeg

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from facewire.runtime.settings import Settings
-from facewire_detector.settings import DetectorServiceSettings
-from facewire_gateway.settings import GatewayServiceSettings
-from facewire_recognizer.settings import RecognizerServiceSettings
+from facewire_detector.service import DetectorServiceSettings
+from facewire_gateway.service import GatewayServiceSettings
+from facewire_recognizer.service import RecognizerServiceSettings
 from facewire_standalone.settings import StandaloneSettings
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from facewire.runtime.shutdown import stop_on_signals
+from facewire.runtime.process import stop_on_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -29,7 +29,7 @@ async def test_the_handlers_of_before_come_back() -> None:
 def test_a_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
     program = """
 import asyncio
-from facewire.runtime.shutdown import stop_on_signals
+from facewire.runtime.process import stop_on_signals
 
 async def main():
     async with stop_on_signals() as stop:

@@ -14,7 +14,7 @@ import pytest
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import _NEXT, _NEXT_DUE, _RETURN_DUE, QueueDepth, SqliteQueue
 from facewire.domain.errors import QueueError
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire.domain.ports import MAX_RECEIVES, Lease
 
 
 @dataclass

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import QueueDepth, SqliteQueue
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire.domain.ports import MAX_RECEIVES, Lease
 
 FAR = 1000.0
 

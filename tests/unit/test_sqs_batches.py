@@ -16,7 +16,7 @@ from facewire.adapters.aws.sqs.batches import (
 )
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import MAX_MESSAGE_BYTES
-from facewire.domain.queue_ports import PartialError
+from facewire.domain.ports import PartialError
 
 
 class FakeBatch:

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.domain.errors import QueueError
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire.domain.ports import MAX_RECEIVES, Lease
 from facewire.runtime.settings import AwsSettings
 
 URL = "http://sqs/000000000000/q"

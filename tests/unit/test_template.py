@@ -17,10 +17,10 @@ from aws_stack import IMAGE, TEMPLATES, expanded, read_template
 from facewire.adapters.aws.dynamodb.schema import INDEXES, TTL
 from facewire.adapters.aws.provision import DEAD_SUFFIX, LARGEST_MESSAGE_BYTES
 from facewire.domain.archive import PREFIX
-from facewire.domain.queue_ports import MAX_RECEIVES
+from facewire.domain.ports import MAX_RECEIVES
 from facewire_lambda.emf import NAMESPACE
 from facewire_lambda.settings import LambdaSettings
-from facewire_recognizer.settings import RecognizerServiceSettings
+from facewire_recognizer.service import RecognizerServiceSettings
 
 NAMES = ("template.yaml", "analytics.yaml", "monitoring.yaml", "recognizer-service.yaml", "registry.yaml")
 #: Lambda wants a queue to hide a message for at least six times the timeout of the function that reads it.

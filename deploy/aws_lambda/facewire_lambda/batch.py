@@ -14,7 +14,7 @@ import structlog
 
 from facewire.domain.errors import FacewireError, QueueError, needs_operator
 from facewire.domain.failures import error_name, error_origin
-from facewire.domain.queue_ports import Lease, Queue, Sender
+from facewire.domain.ports import Lease, Queue, Sender
 from facewire.work.handler import (
     DeadLetter,
     Done,

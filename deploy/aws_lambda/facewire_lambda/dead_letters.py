@@ -14,8 +14,7 @@ from facewire.adapters.aws.sqs.queue import SqsQueues
 from facewire.domain.errors import FacewireError, RecognizeError, StoreError
 from facewire.domain.failures import answer_given_up
 from facewire.domain.messages import RecognizedFaces
-from facewire.domain.ports import ResultStore
-from facewire.domain.queue_ports import Sender
+from facewire.domain.ports import ResultStore, Sender
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy
 from facewire_lambda.batch import Batches, Record, batch_result

@@ -8,7 +8,7 @@ import structlog
 
 from facewire.domain.gallery import Gallery
 from facewire.domain.messages import Frame
-from facewire.runtime.detector_loading import load_face_detector
+from facewire.runtime.loading import load_face_detector
 from facewire.stages.detect import FaceDetector
 from facewire.stages.recognize import FaceRecognizer, Recognition
 from facewire_lambda.emf import Metrics

@@ -17,9 +17,9 @@ from structlog.contextvars import bind_contextvars
 from facewire.adapters.aws.sqs.queue import SqsQueues
 from facewire.domain.errors import DecodeError, DetectError, FacewireError, IntakeError, QueueError
 from facewire.domain.messages import MAX_MESSAGE_BYTES, NO_FACE, DetectedFaces, Frame, FramePayload, no_face, now
-from facewire.domain.queue_ports import PartialError, Sender
+from facewire.domain.ports import PartialError, Sender
 from facewire.domain.timing import milliseconds_between
-from facewire.runtime.detector_loading import load_face_detector
+from facewire.runtime.loading import load_face_detector
 from facewire.stages.detect import FaceDetector
 from facewire_lambda.emf import Metrics
 from facewire_lambda.responses import answer_body, send_to_all

@@ -18,7 +18,7 @@ from facewire.adapters.aws.sqs.queue import SqsQueues
 from facewire.domain.errors import FacewireError, RecognizeError, StoreError
 from facewire.domain.gallery import Gallery
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, Source
-from facewire.domain.queue_ports import Sender
+from facewire.domain.ports import Sender
 from facewire.stages.recognize import FaceRecognizer
 from facewire.work.handler import Done, Message, Outcome, Outgoing, Stage
 from facewire_lambda.batch import Batches, Record, batch_result

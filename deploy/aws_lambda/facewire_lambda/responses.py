@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from facewire.domain.errors import FacewireError, QueueError, RecognizeError
 from facewire.domain.messages import MAX_MESSAGE_BYTES, RecognizedFaces
-from facewire.domain.queue_ports import PartialError, Sender
+from facewire.domain.ports import PartialError, Sender
 
 
 async def send_to_all(queues: Sequence[Sender], body: bytes) -> None:

@@ -15,8 +15,8 @@ from structlog.contextvars import bound_contextvars
 
 from facewire.domain.errors import FacewireError
 from facewire.domain.failures import error_name, error_origin
-from facewire.runtime.allocator import keep_memory_level
 from facewire.runtime.logs import configure_logging
+from facewire.runtime.process import keep_memory_level
 from facewire_lambda.emf import Metrics
 from facewire_lambda.settings import LambdaSettings
 

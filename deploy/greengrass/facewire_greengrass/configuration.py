@@ -19,7 +19,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 from facewire.adapters.mqtt.tls import tls_context
 from facewire.domain.errors import ModelError, SettingsError, needs_operator
 from facewire.runtime.backoff import growing_pauses, happens_within
-from facewire.runtime.detector_loading import load_face_detector
+from facewire.runtime.loading import load_face_detector
 from facewire.stages.detect import FaceDetector
 from facewire_greengrass.nucleus import Nucleus, Subscription
 from facewire_greengrass.nucleus_errors import NucleusError

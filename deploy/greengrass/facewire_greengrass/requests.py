@@ -6,7 +6,7 @@ import structlog
 
 from facewire.domain.errors import DetectError
 from facewire.domain.failures import answer_unread
-from facewire.domain.queue_ports import PartialError, Sender
+from facewire.domain.ports import PartialError, Sender
 
 _log = structlog.get_logger(__name__)
 

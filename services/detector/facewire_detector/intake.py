@@ -15,7 +15,7 @@ import structlog
 from facewire.adapters.mqtt.connection import Received
 from facewire.domain.errors import IntakeError, QueueError, StoreError
 from facewire.domain.messages import Frame, RecognizedFaces, failed
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import Queue
 from facewire.runtime import metrics
 from facewire.runtime.backoff import growing_pauses, happens_within
 from facewire_detector.topics import read_frame, refusal

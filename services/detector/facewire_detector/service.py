@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
+from pydantic import Field
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.data_folder import open_database
@@ -14,14 +16,14 @@ from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.spool import REFUSALS_BYTES, FrameIntake, Spool
 from facewire.domain.errors import QueueError
 from facewire.runtime.background import background
-from facewire.runtime.detector_loading import load_face_detector
+from facewire.runtime.loading import load_face_detector
 from facewire.runtime.probes import serving_probes
 from facewire.runtime.readiness import Depth, Readiness, still_loading
+from facewire.runtime.settings import LONGEST_WAIT_SECONDS, AwsSettings, DetectorSettings, ProbeSettings
 from facewire.stages.detect import FaceDetector
 from facewire.work.forwarding import forward_answers, forward_dead_letters
 from facewire_detector.intake import Intake, take_and_leave
 from facewire_detector.sessions import look_after_sessions
-from facewire_detector.settings import DetectorServiceSettings
 from facewire_detector.slots import Slot, lowest_free_slot
 from facewire_detector.topics import DETECTORS_TOPIC, SHARED_TOPICS
 from facewire_detector.worker import run_detector
@@ -34,6 +36,19 @@ _LAST_ANSWERS_SECONDS = 1.0
 _PRESENT_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
+
+
+class DetectorServiceSettings(DetectorSettings, AwsSettings, ProbeSettings):
+    """How frames are taken in, how faces are found in them, and where both go.
+
+    A frame that is older than `answer_deadline_seconds` is not looked at any more: the gateway has called it lost.
+
+    `data_dir` holds the inbox and the slots. Detectors on one broker share it: each takes a slot there, and any of them
+    works on any frame of the inbox.
+    """
+
+    data_dir: Path = Path("facewire-data")
+    answer_deadline_seconds: float = Field(default=600.0, gt=0, le=LONGEST_WAIT_SECONDS)
 
 
 async def run_detector_service(settings: DetectorServiceSettings, stop: asyncio.Event) -> None:

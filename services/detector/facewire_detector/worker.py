@@ -10,7 +10,7 @@ import structlog
 
 from facewire.domain.errors import DetectError, FacewireError
 from facewire.domain.messages import DetectedFaces, Frame, Source, no_face, now
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import Queue
 from facewire.domain.timing import SETTLE_SECONDS, SettledClock, milliseconds_between
 from facewire.runtime import metrics
 from facewire.runtime.settings import DetectorSettings

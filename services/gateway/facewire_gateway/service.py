@@ -5,8 +5,10 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
+from pydantic import Field
 
 from facewire.adapters.aws.sqs.queue import SqsQueue, SqsQueues
 from facewire.adapters.data_folder import enroll_key, open_database
@@ -15,8 +17,9 @@ from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.stores import open_stores
 from facewire.domain.ports import GalleryStore, ResultStore
 from facewire.domain.timing import SettledClock
-from facewire.runtime.allocator import give_back_from
 from facewire.runtime.background import background
+from facewire.runtime.process import give_back_from
+from facewire.runtime.settings import GatewaySettings, StoreSettings
 from facewire_gateway.api.auth import KeyRing, keys_of
 from facewire_gateway.app import create_app
 from facewire_gateway.connections import raise_open_files_limit
@@ -29,12 +32,28 @@ from facewire_gateway.delivery.outbox import Outbox
 from facewire_gateway.delivery.publish import ResultPublisher
 from facewire_gateway.delivery.relay import RESULTS_TOPICS, relay
 from facewire_gateway.server import listen, serve, url_of
-from facewire_gateway.settings import GatewayServiceSettings
 
 _log = structlog.get_logger(__name__)
 
 #: Bodies of this size or more leave no gaps in the heap: with 25 of 10 MiB at once that is a third of the memory.
 _UPLOAD_BYTES = 1024 * 1024
+
+
+class GatewayServiceSettings(GatewaySettings, StoreSettings):
+    """How the gateway runs beside a broker, queues and stores that it shares with others.
+
+    An upload is handed over again `handover_seconds` after the first time, and later after twice as long each time.
+    `mqtt_max_bytes` is the broker's limit on a payload: 128 KiB on Greengrass and IoT Core.
+    """
+
+    outbox_bytes: int = Field(default=1024**3, ge=1024**2)
+    handover_seconds: float = Field(default=15.0, gt=0, le=3600)
+    mqtt_max_bytes: int = Field(default=16 * 1024**2, ge=1024)
+
+    @property
+    def outbox_file(self) -> Path:
+        """Return the file that holds the outbox, one for all gateways of the folder, whatever keeps the results."""
+        return self.data_dir / "outbox.db"
 
 
 async def run_gateway(settings: GatewayServiceSettings, stop: asyncio.Event) -> None:

@@ -10,11 +10,14 @@ from facewire.adapters.stores import open_stores
 from facewire.domain.errors import SettingsError
 from facewire.runtime.probes import serving_probes
 from facewire.runtime.readiness import Depth, Readiness, still_loading
-from facewire_recognizer.loading import load_face_recognizer
-from facewire_recognizer.settings import RecognizerServiceSettings
-from facewire_recognizer.worker import run_recognizer
+from facewire.runtime.settings import ProbeSettings, RecognizerSettings, StoreSettings
+from facewire_recognizer.worker import load_face_recognizer, run_recognizer
 
 _log = structlog.get_logger(__name__)
+
+
+class RecognizerServiceSettings(RecognizerSettings, StoreSettings, ProbeSettings):
+    """Which embedder names the faces, where they come from, and where the gallery is."""
 
 
 async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyncio.Event) -> None:

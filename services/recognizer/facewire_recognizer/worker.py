@@ -7,15 +7,15 @@ from typing import ClassVar
 
 import structlog
 
-from facewire.domain.enroll_proof import check_proof
+from facewire.domain.enrolment import check_proof
 from facewire.domain.errors import FacewireError, RecognizeError
 from facewire.domain.gallery import Gallery
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, Source
-from facewire.domain.ports import GalleryStore, ResultStore
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import GalleryStore, Queue, ResultStore
 from facewire.runtime import metrics
 from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer, Recognition
+from facewire.vision.models import load_attributes, load_embedder
 from facewire.work.consumer import Policy, consume, worker_threads
 from facewire.work.gallery_sync import GallerySync
 from facewire.work.handler import Done, Message, Outcome, Stage
@@ -71,6 +71,13 @@ async def run_recognizer(  # noqa: PLR0913 - what the service stands on, all by 
             sync=sync,
         )
         await consume(requests, stage, policy, stop)
+
+
+def load_face_recognizer(settings: RecognizerSettings) -> FaceRecognizer:
+    """Load the models; ModelError where one is missing, broken, or not known."""
+    embedder = load_embedder(settings.embedder, settings.models_dir)
+    attributes = load_attributes(settings.models_dir) if settings.attributes else None
+    return FaceRecognizer(embedder, threshold=settings.threshold, margin=settings.margin, attributes=attributes)
 
 
 class RecognizeStage(Stage[DetectedFaces]):

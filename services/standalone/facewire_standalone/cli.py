@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from facewire.domain.errors import FacewireError
-from facewire.runtime.exits import leaves, tell
+from facewire.runtime.process import leaves, tell
 from facewire_standalone.commands.cli_aws import app as aws_app
 from facewire_standalone.commands.cli_certs import app as certs_app
 from facewire_standalone.commands.cli_gallery import app as gallery_app
@@ -111,9 +111,9 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter an option
     )
 
     # A wrong setting is told before the second that this takes.
-    from facewire_standalone.serve import serve
+    from facewire_standalone.system import run_until_signalled
 
-    asyncio.run(serve(settings, typer.echo))
+    asyncio.run(run_until_signalled(settings, typer.echo))
 
 
 @app.command()

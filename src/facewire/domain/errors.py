@@ -13,7 +13,7 @@ FacewireError               a stage's error: `stage` and `code` for programs, `d
 ├── RecognizeError          naming them
 ├── GalleryError            enrolled people and faces
 ├── QueueError              what messages are sent to and received from
-│   ├── PartialError        a queue did part of a call (facewire.domain.queue_ports)
+│   ├── PartialError        a queue did part of a call (facewire.domain.ports)
 │   └── NucleusError        the Greengrass nucleus (facewire_greengrass)
 ├── StoreError              results and gallery, kept and read
 ├── GatewayError            the HTTP API refuses a request (facewire_gateway)

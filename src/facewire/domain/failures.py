@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from facewire.domain.errors import FacewireError, QueueError, RecognizeError
 from facewire.domain.messages import END_OF_JSON, FAILED, Failure, RecognizedFaces, Source
-from facewire.domain.queue_ports import MAX_RECEIVES
+from facewire.domain.ports import MAX_RECEIVES
 
 
 def last_error(error: Exception, kind: type[FacewireError]) -> FacewireError:

@@ -15,7 +15,7 @@ import structlog
 
 from facewire.domain.errors import FacewireError, QueueError, StoreError
 from facewire.domain.failures import error_name, error_origin
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import Queue
 from facewire.runtime import metrics
 from facewire.runtime.backoff import Backoff, cut_off, happens_within
 from facewire.work.delivery import Delivery, Settled, note_queue_error

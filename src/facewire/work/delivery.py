@@ -9,7 +9,7 @@ import structlog
 
 from facewire.domain.errors import FacewireError, QueueError
 from facewire.domain.failures import error_name, error_origin
-from facewire.domain.queue_ports import AtomicQueue, Lease, PartialError, Queue, Sender
+from facewire.domain.ports import AtomicQueue, Lease, PartialError, Queue, Sender
 from facewire.runtime import metrics
 from facewire.runtime.backoff import Backoff, happens_within, uninterrupted
 from facewire.work.handler import Message, Outgoing

@@ -9,7 +9,7 @@ import structlog
 from facewire.domain.errors import FacewireError, QueueError
 from facewire.domain.failures import answer_given_up
 from facewire.domain.messages import Source
-from facewire.domain.queue_ports import Queue, Sender
+from facewire.domain.ports import Queue, Sender
 from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy

@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from facewire.domain.errors import FacewireError
 from facewire.domain.failures import answer_unread
 from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces, Source, failed
-from facewire.domain.queue_ports import Lease, Sender
+from facewire.domain.ports import Lease, Sender
 
 M = TypeVar("M")
 R = TypeVar("R", Frame, DetectedFaces)

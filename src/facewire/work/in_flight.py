@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Gauge
 
-from facewire.domain.queue_ports import Lease
+from facewire.domain.ports import Lease
 
 
 class InFlight:

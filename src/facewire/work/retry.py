@@ -14,7 +14,7 @@ import structlog
 from facewire.domain.errors import FacewireError, QueueError, is_final, is_outage
 from facewire.domain.failures import error_name, last_error
 from facewire.domain.messages import MAX_MESSAGE_BYTES
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease
+from facewire.domain.ports import MAX_RECEIVES, Lease
 from facewire.runtime.backoff import jittered
 from facewire.work.handler import DeadLetter, Done, Handler, Message, Outcome, Outgoing, RetryAfter, Verdict
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from facewire.domain.enroll_proof import proof_of
+from facewire.domain.enrolment import proof_of
 from facewire.domain.errors import FacewireError
 from facewire.domain.messages import Failure, Frame, Person, RecognizedFaces
 from facewire.domain.ports import PersonSummary

@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from facewire.domain.ports import ResultStore
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import Queue, ResultStore
 from facewire.runtime.settings import GatewaySettings
 from facewire_gateway.delivery.audience import Audience
 from facewire_gateway.delivery.dead_letters import drain_dead_letters

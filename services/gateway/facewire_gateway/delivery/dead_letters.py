@@ -10,8 +10,7 @@ import structlog
 from facewire.domain.errors import FacewireError, StoreError
 from facewire.domain.failures import answer_given_up
 from facewire.domain.messages import RecognizedFaces
-from facewire.domain.ports import ResultStore
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import Queue, ResultStore
 from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from facewire.domain.errors import FacewireError, IntakeError, RecognizeError, StoreError
 from facewire.domain.messages import RecognizedFaces
-from facewire.domain.ports import Result, ResultStore
-from facewire.domain.queue_ports import Queue
+from facewire.domain.ports import Queue, Result, ResultStore
 from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy

@@ -10,8 +10,7 @@ import structlog
 
 from facewire.domain.errors import FacewireError, QueueError
 from facewire.domain.messages import Frame
-from facewire.domain.ports import ResultStore
-from facewire.domain.queue_ports import Lease, Queue
+from facewire.domain.ports import Lease, Queue, ResultStore
 from facewire.domain.timing import SettledClock
 from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing, RetryAfter

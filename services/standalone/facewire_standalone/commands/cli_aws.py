@@ -25,6 +25,6 @@ def init(
     them.
     """
     from facewire.runtime.settings import StoreSettings
-    from facewire_standalone.commands.aws_commands import init_aws
+    from facewire_standalone.commands.aws import init_aws
 
     asyncio.run(init_aws(StoreSettings.read(), wait_seconds=wait, write=typer.echo))

@@ -26,7 +26,7 @@ def import_(
     """Add the faces of a .pt or .npz file; nothing in the file is executed."""
     from rich.console import Console
 
-    from facewire_standalone.commands.gallery_commands import import_gallery
+    from facewire_standalone.commands.gallery import import_gallery
     from facewire_standalone.settings import StandaloneSettings
 
     asyncio.run(import_gallery(file, StandaloneSettings.read(data_dir=data), embedder, Console()))
@@ -41,7 +41,7 @@ def export(
     """Write the embeddings of one embedder and their names to a NumPy archive."""
     from rich.console import Console
 
-    from facewire_standalone.commands.gallery_commands import export_gallery
+    from facewire_standalone.commands.gallery import export_gallery
     from facewire_standalone.settings import StandaloneSettings
 
     settings = StandaloneSettings.read(data_dir=data, embedder=embedder)
@@ -53,7 +53,7 @@ def show(data: Data = None) -> None:
     """Show everybody enrolled."""
     from rich.console import Console
 
-    from facewire_standalone.commands.gallery_commands import list_people
+    from facewire_standalone.commands.gallery import list_people
     from facewire_standalone.settings import StandaloneSettings
 
     asyncio.run(list_people(StandaloneSettings.read(data_dir=data), Console()))

@@ -35,7 +35,7 @@ def init(
     from facewire.adapters.mqtt.certificate_folders import prepare
     from facewire.runtime.settings import StoreSettings
     from facewire_gateway.api.auth import create_keys_file
-    from facewire_standalone.commands.aws_commands import init_aws
+    from facewire_standalone.commands.aws import init_aws
 
     settings = StoreSettings.read()
     typer.echo(f"{keys}: {'made' if create_keys_file(keys) else 'kept'}")

@@ -15,7 +15,7 @@ def show() -> None:
     from rich.console import Console
 
     from facewire.runtime.settings import Settings
-    from facewire_standalone.commands.models_commands import list_models
+    from facewire_standalone.commands.models import list_models
 
     list_models(Settings.read(), Console())
 
@@ -31,6 +31,6 @@ def pull(
     from rich.console import Console
 
     from facewire.runtime.settings import Settings
-    from facewire_standalone.commands.models_commands import pull_model
+    from facewire_standalone.commands.models import pull_model
 
     pull_model(model, Settings.read(), source, Console())

@@ -1,17 +1,19 @@
 """The demo: everything started in a temporary folder, two people enrolled and recognised, every answer checked."""
 
 import asyncio
+import io
 import os
 import signal
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +27,6 @@ from facewire_standalone.commands.answers import STAGES, milliseconds, reason, s
 from facewire_standalone.commands.camera import Camera
 from facewire_standalone.commands.client import Client, ClientError, Picture
 from facewire_standalone.commands.send import wait_for_answer
-from facewire_standalone.commands.views import changed_views
 
 FIRST, SECOND = "Collins", "Hopper"
 CAMERA = "demo"
@@ -53,7 +54,7 @@ class Row:
 
 def samples_dir() -> Path:
     """Return the folder of the pictures that ship: inside the installed package, or `samples` of the source tree."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     packaged = package / "_samples"
     return packaged if packaged.is_dir() else package.parents[2] / "samples"
 
@@ -177,3 +178,41 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def changed_views(picture: Picture) -> dict[str, Picture]:
+    """Return the picture mirrored, darker, turned by 6 degrees, at 60 % of its size, and as a small WebP file."""
+    with Image.open(io.BytesIO(picture.content)) as image:
+        portrait = image.convert("RGB")
+    views = {name: _jpeg(change(portrait), name) for name, change in _CHANGES.items()}
+    return {**views, "as WebP": _encode(portrait, "as WebP.webp", "WEBP", quality=40)}
+
+
+def _darker(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(0.6)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    return image.rotate(6, resample=Image.Resampling.BICUBIC, fillcolor=(128, 128, 128))
+
+
+def _smaller(image: Image.Image) -> Image.Image:
+    return ImageOps.scale(image, 0.6)
+
+
+_CHANGES: Mapping[str, Callable[[Image.Image], Image.Image]] = {
+    "mirrored": ImageOps.mirror,
+    "darker": _darker,
+    "turned": _turned,
+    "smaller": _smaller,
+}
+
+
+def _jpeg(image: Image.Image, name: str) -> Picture:
+    return _encode(image, f"{name}.jpg", "JPEG", quality=90)
+
+
+def _encode(image: Image.Image, name: str, image_format: str, *, quality: int) -> Picture:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, quality=quality)
+    return Picture(name, buffer.getvalue())

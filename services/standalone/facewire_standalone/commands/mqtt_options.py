@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from facewire.domain.device_name import read_device_name
+from facewire.domain.names import read_device_name
 from facewire.runtime.settings import MqttSettings
 
 #: IANA's port for MQTT over TLS.

@@ -12,8 +12,8 @@ from facewire.domain.messages import FAILED, Failure, Frame, RecognizedFaces, no
 from facewire.work.gallery_sync import GallerySync
 from facewire_standalone.commands.answers import summary
 from facewire_standalone.commands.client import Picture, readable
-from facewire_standalone.loading import Stages, load_stages
 from facewire_standalone.settings import StandaloneSettings
+from facewire_standalone.stages import Stages, load_stages
 
 
 async def recognize_files(

@@ -16,9 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from facewire.domain.device_name import DEVICE_LINE
 from facewire.domain.errors import SettingsError
-from facewire.domain.names import check_camera
+from facewire.domain.names import DEVICE_LINE, check_camera
 
 AUTHORITY_DAYS = 3650
 #: The longest that browsers take (CA/Browser Forum Baseline Requirements 6.3.2, until March 2026).

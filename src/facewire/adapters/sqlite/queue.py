@@ -16,7 +16,7 @@ from facewire.adapters.sqlite.database import Database
 from facewire.domain.errors import QueueError, StoreError
 from facewire.domain.failures import error_name
 from facewire.domain.messages import MAX_MESSAGE_BYTES, now
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue, Sender
+from facewire.domain.ports import MAX_RECEIVES, Lease, Queue, Sender
 from facewire.domain.timing import SettledClock
 
 T = TypeVar("T")

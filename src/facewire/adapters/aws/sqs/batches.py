@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from facewire.adapters.aws.errors import is_throttling, plain_code
 from facewire.domain.errors import QueueError
 from facewire.domain.messages import MAX_MESSAGE_BYTES
-from facewire.domain.queue_ports import PartialError
+from facewire.domain.ports import PartialError
 from facewire.runtime.backoff import growing_pauses
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from facewire.adapters.aws.sqs.batches import (
 from facewire.adapters.aws.sqs.connection import SqsConnection
 from facewire.domain.errors import QueueError
 from facewire.domain.failures import error_name
-from facewire.domain.queue_ports import MAX_RECEIVES, Lease, Queue
+from facewire.domain.ports import MAX_RECEIVES, Lease, Queue
 
 T = TypeVar("T")
 _log = structlog.get_logger()
