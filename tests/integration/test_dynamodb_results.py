@@ -1,18 +1,24 @@
 """What the result store in DynamoDB does beyond the contract: writers that race, what stays there, its limits."""
 
 import asyncio
+import base64
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dynamodb_tables import RawTable, raw_table
+from facewire.adapters.aws.dynamodb.gallery import DynamoDbGalleryStore
 from facewire.adapters.aws.dynamodb.history import History
-from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
+from facewire.adapters.aws.dynamodb.items import item_of
+from facewire.adapters.aws.dynamodb.results import FORGOTTEN, FORGOTTEN_TOKEN, DynamoDbResultStore
 from facewire.adapters.aws.dynamodb.rows import Row
-from facewire.adapters.aws.dynamodb.schema import DAYS, FORGOTTEN
+from facewire.adapters.aws.dynamodb.table import Table
 from facewire.domain.messages import (
     FAILED,
     MAX_FACES,
@@ -23,14 +29,15 @@ from facewire.domain.messages import (
     RecognizedFaces,
     RunnerUp,
     Source,
-    sha256,
+    now,
 )
 from facewire.domain.names import MAX_PERSON
-from facewire.domain.ports import ResultQuery
+from facewire.domain.ports import EnrolledFace, ResultQuery
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-#: Partitions that hold no results: the days and the guards against names of the forgotten.
-BESIDES = (DAYS, FORGOTTEN)
+KEPT_DAYS = 30_000
+#: Partitions that hold no results: the guards against names of the forgotten, and their token.
+BESIDES = (FORGOTTEN, FORGOTTEN_TOKEN.pk)
 
 
 @pytest.fixture
@@ -41,16 +48,24 @@ async def raw(aws_environment: str) -> AsyncIterator[RawTable]:
 
 @pytest.fixture
 def store(raw: RawTable) -> DynamoDbResultStore:
-    return DynamoDbResultStore(raw.table, kept_days=14)
+    return DynamoDbResultStore(raw.table, kept_days=KEPT_DAYS)
 
 
 def frame(request_id: str = "r1", *, after: timedelta = timedelta()) -> Frame:
     return Frame.of(b"picture", request_id=request_id, camera="door", received_at=NOON + after)
 
 
-def face(person: str, **fields: object) -> RecognizedFace:
+def face(person: str | None, **fields: object) -> RecognizedFace:
     told = {"index": 0, "person": person, "known": True, "similarity": 0.9, "box": (1, 2, 3, 4), "confidence": 1.0}
     return RecognizedFace.model_validate({**told, "landmarks": None, **fields})
+
+
+GUESSED = {
+    "emotions": {"happy": 0.9, **dict.fromkeys(("neutral", "sad", "angry", "fearful", "disgusted", "surprised"), 0.01)},
+    "age": 30.0,
+    "gender": "female",
+    "gender_confidence": 0.8,
+}
 
 
 def done(request: Frame, *people: str, source: Source = "cloud", gallery_version: int | None = 1) -> RecognizedFaces:
@@ -92,7 +107,7 @@ async def test_of_writers_that_race_one_wins_and_the_best_stays(raw: RawTable, *
 async def test_the_losers_of_a_race_leave_nothing_behind(raw: RawTable) -> None:
     stores = [DynamoDbResultStore(raw.table) for _ in range(4)]
     await asyncio.gather(*(store.keep([done(frame(), f"person {n}")]) for n, store in enumerate(stores)))
-    assert len(await raw.items(but=BESIDES)) == 2  # the answer and its entry
+    assert len(await raw.items(but=BESIDES)) == 2  # the answer and its face
 
 
 async def test_no_name_outlives_a_person_deleted_while_answers_come_in(raw: RawTable) -> None:
@@ -114,7 +129,7 @@ async def test_a_redelivered_answer_loses_the_name_that_a_crashed_writer_left(ra
     store = DynamoDbResultStore(raw.table)
     answer = done(frame(), "Ada")
     await store.forget_person("Ada", gallery_version=2)
-    await raw.table.put(Row.answered(answer).item(None), condition="attribute_not_exists(#pk)")
+    await raw.table.write(Row.answered(answer).writes(None, None))
     assert await store.keep([answer]) == []
     result = await store.get("r1")
     assert result is not None
@@ -122,92 +137,153 @@ async def test_a_redelivered_answer_loses_the_name_that_a_crashed_writer_left(ra
     assert b"Ada" not in result.answer.to_bytes()
 
 
-async def test_entries_without_their_answer_are_not_shown_and_deleted_with_the_person(raw: RawTable) -> None:
-    store = DynamoDbResultStore(raw.table)
-    await store.keep([done(frame(), "Grace")])
-    crashed = done(frame(), "Ada")
-    long_ago = int(time.time()) - 7200
-    for key in Row.answered(crashed).entries(crashed):
-        await raw.table.write_many(puts=[{**key._asdict(), "written_at": long_ago}])
-    assert (await store.page(ResultQuery(person="Ada"))).results == []
-    assert await store.forget_person("Ada", gallery_version=1) == 0
-    assert len(await raw.items(but=BESIDES)) == 2
-
-
-async def test_a_left_over_entry_does_not_show_an_answer_twice(raw: RawTable, store: DynamoDbResultStore) -> None:
-    answer = done(frame(), "Ada")
-    await store.keep([answer])
-    for key in Row.answered(answer).entries(answer):
-        await raw.table.write_many(puts=[{**key._asdict(), "written_at": 0}])
-    assert [found.answer for found in (await store.page(ResultQuery(person="Ada"))).results] == [answer]
-
-
-async def test_a_tombstone_that_an_index_still_shows_is_no_result(raw: RawTable, store: DynamoDbResultStore) -> None:
+async def test_what_an_index_still_shows_of_before_is_no_result(raw: RawTable, store: DynamoDbResultStore) -> None:
     await store.expect(frame())
-    await store.expire(NOON + timedelta(days=1), forget_before=NOON)
-    (tombstone,) = await raw.items(but=BESIDES)
-    await raw.client.put_item(TableName=raw.name, Item={**tombstone, "day": {"S": "2026-11-22"}})
-    assert (await store.page(ResultQuery())).results == []
+    await store.expect(frame(after=timedelta(hours=1)))
+    row = await raw.item("r1", "frame")
+    moment = {"S": row["moment"]["S"].replace("13:00", "12:00")}
+    stale = {**row, "pk": {"S": "stale"}, "moment": moment}
+    await raw.client.put_item(TableName=raw.name, Item=stale)  # leads to r1, as an entry that lags does
+    assert [result.received_at for result in (await store.page(ResultQuery())).results] == [NOON + timedelta(hours=1)]
 
 
-async def test_names_are_in_no_key(raw: RawTable, store: DynamoDbResultStore) -> None:
+async def test_each_face_is_an_item_that_other_readers_find_by_person(
+    raw: RawTable, store: DynamoDbResultStore
+) -> None:
+    faces = (face("Ada", attributes=GUESSED), face("Grace", index=1), face(None, index=2, known=False))
+    await store.keep([done(frame()).model_copy(update={"faces": faces})])
+    found = await raw.client.query(
+        TableName=raw.name,
+        IndexName="by_person",
+        KeyConditionExpression="person = :person AND seen BETWEEN :since AND :until",
+        ExpressionAttributeValues={
+            ":person": {"S": "Ada"},
+            ":since": {"S": "2026-11-22T11"},
+            ":until": {"S": "2026-11-22T13"},
+        },
+    )
+    (item,) = map(item_of, found["Items"])
+    assert item["image_id"] == "r1"
+    assert item["timestamp"] == "2026-11-22T12:00:00.000Z"
+    assert item["bounding_box"] == {"x1": 1, "y1": 2, "x2": 3, "y2": 4}
+    assert (item["person"], item["similarity"], item["confidence"], item["camera"]) == ("Ada", 0.9, 1.0, "door")
+    assert item["emotions"]["happy"] == 0.9
+    assert len(item["face_id"]) == 36
+    unknown = item_of(await raw.item("r1", "face#2"))
+    assert not {"person", "emotions"} & unknown.keys()
+
+
+async def test_a_better_answer_with_fewer_faces_leaves_no_face_of_the_other(
+    raw: RawTable, store: DynamoDbResultStore
+) -> None:
+    await store.keep([done(frame(), "Ada", "Grace", "Joan", source="edge")])
     await store.keep([done(frame(), "Ada")])
-    keys = [item[name]["S"] for item in await raw.items() for name in ("pk", "sk")]
-    assert not any("Ada" in key for key in keys)
-    assert any(sha256(b"Ada") in key for key in keys)
+    assert sorted(item["sk"]["S"] for item in await raw.items()) == ["face#0", "frame"]
+    await store.expect(frame(after=timedelta(days=1)))
+    assert [item["sk"]["S"] for item in await raw.items()] == ["frame"]
 
 
-async def test_what_expires_leaves_a_tombstone_without_content(raw: RawTable, store: DynamoDbResultStore) -> None:
-    await store.keep([done(frame(), "Ada", "Grace")])
-    await store.expire(NOON + timedelta(days=1), forget_before=NOON)
-    (tombstone,) = await raw.items(but=BESIDES)
-    assert tombstone.keys() == {
-        "pk",
-        "sk",
-        "status",
-        "state",
-        "rank",
-        "content_sha256",
-        "moment",
-        "token",
-        "expires_at",
-    }
-    assert int(tombstone["expires_at"]["N"]) == pytest.approx(time.time() + 86_400, abs=60)
-
-    await store.expire(NOON, forget_before=NOON + timedelta(days=1))
-    await store.expire(NOON + timedelta(days=1), forget_before=NOON)
-    assert await raw.items() == []
+async def test_an_answer_with_one_face_takes_few_write_units(raw: RawTable) -> None:
+    meter = Meter(raw.client)
+    store = DynamoDbResultStore(Table(meter, raw.name), kept_days=KEPT_DAYS)  # type: ignore[arg-type] # as a client
+    await store.keep([done(frame(), "Ada")])
+    assert meter.units == 7  # two items twice, as in any transaction, and three indexes
+    await store.expect(frame("r2"))
+    assert meter.units == 7 + 3
 
 
-async def test_a_result_under_a_day_that_was_over_is_found_again(store: DynamoDbResultStore) -> None:
-    later = NOON + timedelta(days=2)
-    await store.keep([done(frame())])
-    await store.expire(later, forget_before=NOON)
-    await store.expire(later, forget_before=NOON)
-    await store.keep([done(frame("r2"))])
-    assert [result.request_id for result in (await store.page(ResultQuery())).results] == ["r2"]
+async def test_guards_are_read_again_only_after_a_change(raw: RawTable) -> None:
+    meter = Meter(raw.client)
+    store = DynamoDbResultStore(Table(meter, raw.name))  # type: ignore[arg-type] # as a client
+    for number in range(3):
+        await store.keep([done(frame(f"r{number}"), "Ada")])
+    assert meter.queries == 1
+    await DynamoDbResultStore(raw.table).forget_person("Ada", gallery_version=2)
+    (kept,) = await store.keep([done(frame("r4"), "Ada")])
+    assert kept.result == UNKNOWN
+    assert meter.queries == 2
 
 
-async def test_dynamodb_deletes_by_itself_what_nobody_lets_expire(raw: RawTable, store: DynamoDbResultStore) -> None:
+async def test_every_item_expires_with_its_result(raw: RawTable, store: DynamoDbResultStore) -> None:
     await store.keep([done(frame(), "Ada")])
     await store.expect(frame("r2"))
-    items = await raw.items()
-    expected = time.time() + 14 * 86_400
-    assert all(int(item["expires_at"]["N"]) == pytest.approx(expected, abs=60) for item in items)
+    expected = (NOON + timedelta(days=KEPT_DAYS)).timestamp()
+    assert {int(item["expires_at"]["N"]) for item in await raw.items()} == {int(expected)}
 
 
-async def test_the_history_goes_over_days_newest_first(store: DynamoDbResultStore) -> None:
-    days = [0, 3, 1, 400]
-    await store.keep([done(frame(f"day {day}", after=timedelta(days=day))) for day in days])
+async def test_the_requests_of_one_status_are_spread_over_keys(raw: RawTable, store: DynamoDbResultStore) -> None:
+    sent = [frame(f"r{number}", after=timedelta(seconds=number)) for number in range(40)]
+    await store.keep([done(request) for request in sent])
+    assert {item["state"]["S"] for item in await raw.items()} == {f"done#{shard}" for shard in range(4)}
     got: list[str] = []
     cursor: str | None = None
-    while True:
-        page = await store.page(ResultQuery(limit=1, cursor=cursor, until=NOON + timedelta(days=100)))
+    for _ in range(20):
+        page = await store.page(ResultQuery(limit=7, cursor=cursor))
         got += [result.request_id for result in page.results]
-        cursor = page.cursor
-        if cursor is None:
+        if (cursor := page.cursor) is None:
             break
-    assert got == ["day 3", "day 1", "day 0"]
+    assert got == [request.request_id for request in reversed(sent)]
+
+
+async def test_a_table_of_the_version_before_goes_on_working(raw: RawTable) -> None:
+    for item in old_items():
+        await raw.client.put_item(TableName=raw.name, Item=item)
+    store, gallery = DynamoDbResultStore(raw.table, kept_days=KEPT_DAYS), DynamoDbGalleryStore(raw.table)
+
+    statuses = [
+        found and found.status for found in [await store.get(name) for name in ("answered", "pending", "expired")]
+    ]
+    assert statuses == ["done", "pending", "expired"]
+    assert [found.request_id for found in await store.overdue(NOON + timedelta(days=1), 10)] == ["pending"]
+    page = await store.page(ResultQuery(camera="door"))
+    assert {found.request_id for found in page.results} == {"answered", "pending"}
+    answer = done(Frame.of(b"picture", request_id="pending", camera="door", received_at=NOON), "Ada")
+    assert await store.keep([answer]) == [answer]
+    assert await store.forget_person("Grace", gallery_version=9) == 1
+    assert await store.forget_person("Ada", gallery_version=9) == 2
+
+    version, faces = await gallery.faces("colour")
+    assert [(known.face_id, known.person) for known in faces] == [("face 1", "Ada"), ("face 2", "Grace")]
+    assert len(await gallery.crops()) == 2
+    new = EnrolledFace("face 9", "Joan", "colour", b"vector", now(), None)
+    assert await gallery.add([new]) == version + 1
+    assert new in (await gallery.faces("colour"))[1]
+    assert await gallery.delete_person("Ada") == 1
+
+
+def old_items() -> list[dict[str, Any]]:
+    """Return a table of version 0.1 as it left it, with time to live."""
+
+    def decoded(value: dict[str, Any]) -> Any:
+        return base64.b64decode(value["base64"]) if value.keys() == {"base64"} else value
+
+    text = (Path(__file__).parents[1] / "dynamodb_table_0_1.json").read_text()
+    items: list[dict[str, Any]] = json.loads(text, object_hook=decoded)
+    lives = {"expires_at": {"N": str(int(time.time()) + 86_400)}}
+    return [{**item, **(lives if "expires_at" in item else {})} for item in items]
+
+
+class Meter:
+    """Counts the write units that DynamoDB charges, and the queries."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.units = 0.0
+        self.queries = 0
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        if name not in {"put_item", "update_item", "delete_item", "transact_write_items"}:
+            self.queries += name == "query"
+            return call
+
+        async def metered(**request: Any) -> Any:
+            answer = await call(**request, ReturnConsumedCapacity="INDEXES")
+            charged = answer["ConsumedCapacity"]
+            self.units += sum(part["CapacityUnits"] for part in (charged if isinstance(charged, list) else [charged]))
+            return answer
+
+        return metered
 
 
 async def test_moments_at_the_end_of_the_calendar_are_compared_with(store: DynamoDbResultStore) -> None:
@@ -223,7 +299,7 @@ async def test_a_page_of_which_little_fits_ends_early_with_a_cursor(raw: RawTabl
     sent = [frame(f"r{number}", after=timedelta(seconds=number)) for number in range(250)]
     failed = [done(request).model_copy(update={"status": "failed", "result": FAILED}) for request in sent]
     await store.keep([failed[0].model_copy(update={"camera": "gate"}), *failed[1:]])
-    history = History(raw.table, examined=100)
+    history = History(raw.table, lambda: None, examined=100)
     cursor: str | None = None
     pages = []
     for _ in range(4):
@@ -254,7 +330,7 @@ async def test_an_answer_with_32_faces_fits_many_times(raw: RawTable, store: Dyn
     assert await store.keep([answer]) == [answer]
     item = await raw.item("r1", "frame")
     assert len(item["answer"]["B"]) < 40_000
-    assert len(await raw.items(but=BESIDES)) == 1 + len(names)
+    assert len(await raw.items(but=BESIDES)) == 1 + MAX_FACES
     assert await store.forget_person(names[0], gallery_version=1) == 1
 
 

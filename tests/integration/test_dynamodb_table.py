@@ -12,7 +12,7 @@ from dynamodb_tables import RawTable, dynamodb_settings, raw_table
 from facewire.adapters.aws.clients import dynamodb_client
 from facewire.adapters.aws.dynamodb.gallery import DynamoDbGalleryStore
 from facewire.adapters.aws.dynamodb.results import DynamoDbResultStore
-from facewire.adapters.aws.dynamodb.schema import ensure_table, indexes_of
+from facewire.adapters.aws.dynamodb.schema import INDEXES, ensure_table, indexes_of
 from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.adapters.stores import open_stores
@@ -33,7 +33,7 @@ async def test_the_table_is_made_once_on_demand_with_its_ttl(aws_environment: st
         assert await ensure_table(client, settings.table) is False
         table = (await client.describe_table(TableName=settings.table))["Table"]
         assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
-        assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"by_day", "by_camera", "by_state"}
+        assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == set(INDEXES)
         ttl = (await client.describe_time_to_live(TableName=settings.table))["TimeToLiveDescription"]
         assert ttl == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
 
@@ -49,6 +49,21 @@ async def test_a_table_of_somebody_elses_is_left_alone(aws_environment: str) -> 
         )
         with pytest.raises(StoreError, match=r"wrong_table.*FACEWIRE_TABLE"):
             await ensure_table(client, settings.table)
+
+
+async def test_a_table_of_the_version_before_gets_the_index_that_it_lacks(aws_environment: str) -> None:
+    settings = dynamodb_settings(aws_environment)
+    before = {"by_day": ("day", "moment"), "by_camera": ("camera", "moment"), "by_state": ("state", "moment")}
+    async with dynamodb_client(settings) as client, open_stores(settings) as (results, _):
+        await ensure_table(client, settings.table, indexes=before)
+        with pytest.raises(StoreError, match=r"wrong_table.*facewire aws init"):
+            await results.page(ResultQuery(person="Ada"))
+        assert await ensure_table(client, settings.table) is False
+        table = (await client.describe_table(TableName=settings.table))["Table"]
+        assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {*INDEXES, "by_day"}
+        await results.keep([ANSWER])
+        assert (await results.page(ResultQuery(person="Ada"))).results == []
+        assert len((await results.page(ResultQuery())).results) == 1
 
 
 async def test_a_missing_table_is_named_with_what_makes_it(aws_environment: str) -> None:

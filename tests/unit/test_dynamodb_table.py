@@ -16,21 +16,10 @@ class FakeDynamoDb:
     """DynamoDB as a client sees it, where it does only `half` of what a batch asks for as long as that lasts."""
 
     def __init__(self, *, throttled: int = 0, failure: Exception | None = None) -> None:
-        self.items: dict[str, dict[str, Any]] = {}
+        self.items = {key.sk: {"pk": {"S": key.pk}, "sk": {"S": key.sk}} for key in KEYS}
         self.throttled = throttled
         self.failure = failure
         self.calls = 0
-
-    async def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> dict[str, Any]:  # noqa: N803
-        ((table, requests),) = RequestItems.items()
-        done, left = self._split(requests)
-        for request in done:
-            if "PutRequest" in request:
-                item = request["PutRequest"]["Item"]
-                self.items[item["sk"]["S"]] = item
-            else:
-                self.items.pop(request["DeleteRequest"]["Key"]["sk"]["S"], None)
-        return {"UnprocessedItems": {table: left} if left else {}}
 
     async def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
         ((table, request),) = RequestItems.items()
@@ -72,27 +61,17 @@ def cancelled(*codes: str) -> Exception:
 
 
 async def test_what_a_batch_leaves_is_asked_for_again() -> None:
-    client = FakeDynamoDb(throttled=3)
-    await table(client).write_many(puts=[{**key._asdict(), "n": 1} for key in KEYS])
-    assert len(client.items) == len(KEYS)
-
-    client.throttled = 3
-    assert (await table(client).get_many(KEYS)).keys() == set(KEYS)
-
-    client.throttled = 3
-    await table(client).write_many(deletes=KEYS)
-    assert client.items == {}
+    assert (await table(FakeDynamoDb(throttled=3)).get_many(KEYS)).keys() == set(KEYS)
 
 
-async def test_a_batch_that_stays_undone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewire.adapters.aws.dynamodb.table._BATCH_SECONDS", 0.0)
+async def test_a_batch_that_stays_undone_is_given_up() -> None:
+    impatient = Table(FakeDynamoDb(throttled=1000), "facewire", patience_seconds=0.0)  # type: ignore[arg-type] # as a client
     with pytest.raises(StoreError, match=r"unavailable.*throttles"):
-        await table(FakeDynamoDb(throttled=1000)).write_many(deletes=KEYS[:1])
+        await impatient.get_many(KEYS[:1])
 
 
 async def test_nothing_is_asked_for_nothing() -> None:
     client = FakeDynamoDb()
-    await table(client).write_many()
     assert await table(client).get_many([]) == {}
     assert client.calls == 0
 
@@ -122,7 +101,7 @@ async def test_a_refusal_is_told_by_what_can_be_done(failure: Exception, code: s
     ],
 )
 async def test_a_transaction_in_which_others_were_faster_is_not_done(failure: Exception) -> None:
-    assert await table(FakeDynamoDb(failure=failure)).transact([Write.delete(KEYS[0])]) is False
+    assert await table(FakeDynamoDb(failure=failure)).write([Write.delete(key) for key in KEYS[:2]]) is False
 
 
 @pytest.mark.parametrize(
@@ -135,7 +114,7 @@ async def test_a_transaction_in_which_others_were_faster_is_not_done(failure: Ex
 )
 async def test_a_transaction_that_cannot_be_done_fails(failure: Exception, code: str) -> None:
     with pytest.raises(StoreError) as caught:
-        await table(FakeDynamoDb(failure=failure)).transact([Write.delete(KEYS[0])])
+        await table(FakeDynamoDb(failure=failure)).write([Write.delete(key) for key in KEYS[:2]])
     assert caught.value.code == code
 
 

@@ -161,7 +161,7 @@ def test_a_wrong_setting_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("function_url", {"facewire.stages.recognize", "facewire.adapters.aws.dynamodb.results"}),
+        ("function_url", {"facewire.stages.recognize", "facewire.adapters.aws.dynamodb.table"}),
         ("request_queue", {"cv2"}),
         ("dead_letters", {"cv2", "onnxruntime"}),
     ],

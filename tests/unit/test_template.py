@@ -14,7 +14,8 @@ from pydantic import AliasChoices
 
 import facewire_lambda
 from aws_stack import IMAGE, TEMPLATES, expanded, read_template
-from facewire.adapters.aws.dynamodb.schema import INDEXES, TTL
+from facewire.adapters.aws.dynamodb.items import TTL
+from facewire.adapters.aws.dynamodb.schema import INDEXES, WHOLE
 from facewire.adapters.aws.provision import DEAD_SUFFIX, LARGEST_MESSAGE_BYTES
 from facewire.domain.archive import PREFIX
 from facewire.domain.ports import MAX_RECEIVES
@@ -171,10 +172,13 @@ def test_the_tables_are_those_of_the_stores(resources: dict[str, Any]) -> None:
         assert table["TimeToLiveSpecification"] == {"AttributeName": TTL, "Enabled": True}
         assert _keys(table) == ["pk", "sk"]
     table = resources["ResultsTable"]["Properties"]
-    assert {index["IndexName"]: _keys(index) for index in table["GlobalSecondaryIndexes"]} == {
-        name: [attribute, "moment"] for name, attribute in INDEXES.items()
-    }
-    assert {index["Projection"]["ProjectionType"] for index in table["GlobalSecondaryIndexes"]} == {"KEYS_ONLY"}
+    indexes = {index["IndexName"]: index for index in table["GlobalSecondaryIndexes"]}
+    assert indexes.pop("by_day")  # of the version before: an update takes one change of an index
+    assert {name: tuple(_keys(index)) for name, index in indexes.items()} == INDEXES
+    whole = {name for name, index in indexes.items() if index["Projection"]["ProjectionType"] == "ALL"}
+    assert whole == {WHOLE}
+    policy = json.dumps(resources["GatewayPolicy"])
+    assert set(re.findall(r"/index/(\w+)", policy)) == INDEXES.keys()
     assert "GlobalSecondaryIndexes" not in resources["GalleryTable"]["Properties"]
 
 

@@ -159,7 +159,7 @@ async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_Parts]:
         open_stores(
             settings,
             id_window_seconds=settings.id_window_seconds,
-            kept_days=settings.results_days + settings.tombstone_days,
+            kept_days=settings.results_days,
         ) as (results, gallery),
         SqsQueues.open(settings) as queues,
         MqttConnection.open(settings, subscriptions=[DETECTORS_TOPIC]) as publishing,

@@ -1,1 +1,1 @@
-"""The ports on something real: SQLite, AWS, MQTT, files."""
+"""What the ports of the core stand on."""

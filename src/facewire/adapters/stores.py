@@ -27,8 +27,7 @@ async def open_stores(
 
     In DynamoDB they share a table unless the gallery has one of its own.
 
-    `id_window_seconds` is how long a request id stands for one request, `kept_days` how long results and their
-    tombstones are kept together.
+    `id_window_seconds` is how long a request id stands for one request, `kept_days` how long DynamoDB keeps results.
     """
     if settings.store == "sqlite":
         async with open_database(settings.data_dir / "facewire.db") as database:

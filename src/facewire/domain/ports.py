@@ -38,7 +38,8 @@ class ResultQuery:
 class ResultPage:
     """A page of the history; `cursor` leads to the next one, None after the last.
 
-    Before the last, too, a page may hold fewer results than were asked for, even none.
+    Before the last, too, a page may hold fewer results than were asked for, even none. What was written in the last
+    second may be missing where an index lags behind, as in DynamoDB; what was changed or deleted is never shown.
     """
 
     results: Sequence[Result]
@@ -64,7 +65,10 @@ class ResultStore(Protocol):
         """Return requests still pending that were received before that moment."""
 
     async def expire(self, before: datetime, *, forget_before: datetime) -> int:
-        """Turn what was received before the first moment into tombstones, drop tombstones before the second."""
+        """Turn what was received before the first moment into tombstones, drop tombstones before the second.
+
+        Where results expire by themselves there is nothing to do, and no tombstone: DynamoDB has TTLs.
+        """
 
     async def forget_person(self, person: str, *, gallery_version: int) -> int:
         """Take the name out of every answer that holds it; return how many answers that were.

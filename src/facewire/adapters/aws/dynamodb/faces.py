@@ -1,35 +1,34 @@
-"""What the DynamoDB table holds of an enrolled face: the face, a vector for each embedder, and its crop."""
+"""What the DynamoDB table holds of an enrolled face: the face, an embedding for each embedder, and its crop."""
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
 
-from facewire.adapters.aws.dynamodb.items import Item, Key, Write
+from facewire.adapters.aws.dynamodb.items import TTL, Item, Key, Write, ttl
 from facewire.adapters.aws.dynamodb.rows import iso
-from facewire.adapters.aws.dynamodb.schema import DELETED, TTL
+from facewire.domain.deletions import guards_of
 from facewire.domain.errors import GalleryError
 from facewire.domain.lifecycle import FORGOTTEN_FOR
 from facewire.domain.messages import FaceCrop, now
 from facewire.domain.ports import EnrolledFace, PersonSummary
 
-#: The partitions over which faces are spread. The number can never change: it says where a face is.
+#: The partitions over which faces are spread, so that loading them all is not held up by the 3,000 read units a second
+#: that one gives. The number can never change: it says where a face is.
 SHARDS = tuple(f"gallery#{number}" for number in range(8))
 #: What the sort keys of each kind start with.
 FACES, VECTORS, CROPS = "face#", "vector#", "crop#"
+#: Partition of the guards against enrolments from before a deletion.
+DELETED = "#deleted"
 #: DynamoDB takes items of up to 400 KB. Our crops have up to 288 pixels a side, some 40 KB.
 MAX_CROP_BYTES = 390_000
+_NOT_DELETED_SINCE = "attribute_not_exists(#pk) OR #deleted_at <= :enrolled_at"
+_SAME = "#person = :person AND #embedders = :embedders"
 
 
-def face_key(face_id: str) -> Key:
-    """Return the key of the face itself."""
-    return _key(face_id, FACES)
-
-
-def vector_key(face_id: str, embedder: str) -> Key:
-    """Return the key of the embedding that an embedder made of the face."""
-    return _key(face_id, vectors(embedder))
+def face_key(face_id: str, kind: str = FACES) -> Key:
+    """Return the key of the face itself, or of what is kept of it."""
+    return Key(SHARDS[zlib.crc32(face_id.encode()) % len(SHARDS)], f"{kind}{face_id}")
 
 
 def vectors(embedder: str) -> str:
@@ -42,41 +41,40 @@ def additions(face: EnrolledFace, known: Item | None = None) -> list[Write]:
 
     GalleryError `crop_too_large` where the crop does not fit into an item.
     """
+    owner = {"face_id": face.face_id, "person": face.person, "enrolled_at": iso(face.enrolled_at)}
+    key = face_key(face.face_id, vectors(face.embedder))._asdict()
+    vector = Write.put({**key, **owner, "embedder": face.embedder, "embedding": face.embedding})
     if known is None:
-        return [_put_face(face), _put_vector(face), *_put_crop(face)]
+        item = {**face_key(face.face_id)._asdict(), **owner, "embedders": [face.embedder]}
+        return [Write.put(item, condition="attribute_not_exists(#pk)"), vector, *_put_crop(face)]
     if face.embedder in known["embedders"]:
         return []
-    more = Write.update(
-        face_key(face.face_id),
-        "SET #embedders = list_append(#embedders, :more)",
-        condition="#person = :person AND #embedders = :embedders",
-        values={"person": face.person, "embedders": known["embedders"], "more": [face.embedder]},
-    )
-    return [more, _put_vector(face)]
+    values = {"person": face.person, "embedders": known["embedders"], "more": [face.embedder]}
+    more = "SET #embedders = list_append(#embedders, :more)"
+    return [Write.update(face_key(face.face_id), more, condition=_SAME, values=values), vector]
 
 
 def deletions(face: Item) -> list[Write]:
     """Return what deletes the face and everything kept of it, if nothing has been added to it since it was read."""
-    face_id = face["face_id"]
+    kinds = [*map(vectors, face["embedders"]), CROPS]
     values = {"person": face["person"], "embedders": face["embedders"]}
-    condition = "#person = :person AND #embedders = :embedders"
-    return [
-        Write.delete(Key.of(face), condition=condition, values=values),
-        *(Write.delete(vector_key(face_id, embedder)) for embedder in face["embedders"]),
-        Write.delete(_key(face_id, CROPS)),
-    ]
+    face_itself = Write.delete(Key.of(face), condition=_SAME, values=values)
+    return [face_itself, *(Write.delete(face_key(face["face_id"], kind)) for kind in kinds)]
 
 
 def put_guard(guard: str) -> Write:
     """Return what notes that the person or face of that guard was deleted at this moment."""
-    moment = now()
-    expires_at = int((moment + FORGOTTEN_FOR).timestamp())
-    return Write.put({**guard_key(guard)._asdict(), "deleted_at": iso(moment), TTL: expires_at})
+    return Write.put({"pk": DELETED, "sk": guard, "deleted_at": iso(now()), TTL: ttl(now() + FORGOTTEN_FOR)})
 
 
-def guard_key(guard: str) -> Key:
-    """Return the key of a guard against enrolments from before a deletion."""
-    return Key(DELETED, guard)
+def guard_checks(faces: Iterable[EnrolledFace]) -> Iterator[Write]:
+    """Yield what keeps faces out if they, or their people, are deleted after they were asked for."""
+    earliest: dict[str, str] = {}
+    for face in faces:
+        for guard in guards_of([face]):
+            earliest[guard] = min(earliest.get(guard, "~"), iso(face.enrolled_at))
+    for guard, moment in earliest.items():
+        yield Write.check(Key(DELETED, guard), _NOT_DELETED_SINCE, {"enrolled_at": moment})
 
 
 def face_of(vector: Item, crop: FaceCrop | None = None) -> EnrolledFace:
@@ -85,17 +83,15 @@ def face_of(vector: Item, crop: FaceCrop | None = None) -> EnrolledFace:
     return EnrolledFace(vector["face_id"], vector["person"], vector["embedder"], vector["embedding"], moment, crop)
 
 
-def crops_of(items: Iterable[Item]) -> list[EnrolledFace]:
-    """Return each face that has a crop, with it and its first embedding, from all items of some partitions."""
-    by_key = {Key.of(item): item for item in items}
-    found = []
-    for face in by_key.values():
-        crop = by_key.get(_key(face["face_id"], CROPS))
-        if face["sk"].startswith(FACES) and crop is not None:
-            vector = by_key.get(vector_key(face["face_id"], face["embedders"][0]))
-            if vector is not None:
-                found.append(face_of(vector, _crop_of(crop)))
-    return found
+def crops_of(items: Mapping[Key, Item]) -> Iterator[EnrolledFace]:
+    """Yield each face that has a crop, with it and its first embedding, from all items of some partitions."""
+    for key, face in items.items():
+        if key.sk.startswith(FACES):
+            crop = items.get(face_key(face["face_id"], CROPS))
+            vector = items.get(face_key(face["face_id"], vectors(face["embedders"][0])))
+            if crop is not None and vector is not None:
+                geometry = json.loads(crop["geometry"])
+                yield face_of(vector, FaceCrop.model_validate({"jpeg": crop["jpeg"], **geometry}))
 
 
 def people_of(faces: Iterable[Item]) -> list[PersonSummary]:
@@ -109,24 +105,6 @@ def people_of(faces: Iterable[Item]) -> list[PersonSummary]:
     ]
 
 
-def age(face: EnrolledFace) -> tuple[datetime, str, str]:
-    """Return what sorts faces by age, oldest first."""
-    return face.enrolled_at, face.face_id, face.embedder
-
-
-def _key(face_id: str, kind: str) -> Key:
-    return Key(SHARDS[zlib.crc32(face_id.encode()) % len(SHARDS)], f"{kind}{face_id}")
-
-
-def _put_face(face: EnrolledFace) -> Write:
-    item = {**_owner(face, FACES), "embedders": [face.embedder]}
-    return Write.put(item, condition="attribute_not_exists(#pk)")
-
-
-def _put_vector(face: EnrolledFace) -> Write:
-    return Write.put({**_owner(face, vectors(face.embedder)), "embedder": face.embedder, "embedding": face.embedding})
-
-
 def _put_crop(face: EnrolledFace) -> list[Write]:
     if face.crop is None:
         return []
@@ -134,13 +112,4 @@ def _put_crop(face: EnrolledFace) -> list[Write]:
         detail = f"the crop has {len(face.crop.jpeg):,} bytes, DynamoDB takes {MAX_CROP_BYTES:,}: enrol a smaller one"
         raise GalleryError("crop_too_large", detail)
     item = {"jpeg": face.crop.jpeg, "geometry": face.crop.model_dump_json(exclude={"jpeg"})}
-    return [Write.put({**_key(face.face_id, CROPS)._asdict(), "face_id": face.face_id, **item})]
-
-
-def _owner(face: EnrolledFace, kind: str) -> dict[str, Any]:
-    key = _key(face.face_id, kind)._asdict()
-    return {**key, "face_id": face.face_id, "person": face.person, "enrolled_at": iso(face.enrolled_at)}
-
-
-def _crop_of(item: Item) -> FaceCrop:
-    return FaceCrop.model_validate({"jpeg": item["jpeg"], **json.loads(item["geometry"])})
+    return [Write.put({**face_key(face.face_id, CROPS)._asdict(), "face_id": face.face_id, **item})]

@@ -1,51 +1,78 @@
 """The gallery in a DynamoDB table: faces, their embeddings and enrolment crops, each an item of its own.
 
-Faces are spread over a few partitions, so that loading them all is not held up by the 3,000 read units a second that
-one partition gives. Whatever changes, the version changes in the same transaction, and for an hour it is known which
-faces a change was about, by their ids alone: who has loaded the gallery reads no more than those.
+Whatever changes, an atomic counter is raised in the same transaction, and the ids of the latest faces stand beside it:
+a recognizer that has loaded the gallery reads no more than those. Changes do not look at what the counter was, so any
+number of enrolments at once succeed, one after the other.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 from facewire.adapters.aws.dynamodb.faces import (
+    DELETED,
     FACES,
     SHARDS,
     VECTORS,
     additions,
-    age,
     crops_of,
     deletions,
     face_key,
     face_of,
-    guard_key,
+    guard_checks,
     people_of,
     put_guard,
+    vectors,
 )
-from facewire.adapters.aws.dynamodb.items import Item, Key, Value, Write
-from facewire.adapters.aws.dynamodb.loading import VERSION, Loader, Version
+from facewire.adapters.aws.dynamodb.items import Item, Key, Write
 from facewire.adapters.aws.dynamodb.table import Table, together
 from facewire.domain.deletions import check_not_deleted, face_guard, guards_of, person_guard
 from facewire.domain.errors import GalleryError, StoreError
 from facewire.domain.ports import EnrolledFace, GalleryStore, PersonSummary
-from facewire.runtime.backoff import growing_pauses
 
 A = TypeVar("A")
-#: The writes for each face that changes, by its id.
-_Plan = dict[str, list[Write]]
+#: The ids of the faces that change, and the writes for it.
+_Plan = tuple[list[str], list[Write]]
 
-#: How often a change is tried anew because others have changed the gallery meanwhile.
-ATTEMPTS = 20
+VERSION = Key("#gallery", "version")
+#: Ids of changed faces that stand beside the version; who is further behind loads all faces, about as many reads.
+RECENT = 100
 #: What one transaction writes. It may have 4 MB, but aiohttp sends a body of up to 1 MiB, in base64, without blocking.
 TRANSACTION_BYTES = 700_000
-#: What an item counts at least: a transaction takes 100 items, two of them for the version.
+#: What an item counts at least: a transaction takes 100 items, one of them for the version.
 ITEM_BYTES = 7_200
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
+#: Beside a face two guards are looked at.
+_GUARDS_BYTES = 2 * ITEM_BYTES
+_COUNT = """
+    ADD #version :count, #counted :count
+    SET #recent = list_append(if_not_exists(#recent, :none), :ids), #token = if_not_exists(#token, :token)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """`history` tells the counter from that of a table made anew, or raised by a version that notes no faces."""
+
+    number: int
+    history: str
+    recent: Sequence[str]
+
+    @classmethod
+    def of(cls, item: Item | None) -> "_Version":
+        if item is None:
+            return cls(0, "", ())
+        number = item["version"]
+        return cls(number, f"{item['token']} {number - item.get('counted', 0)}", item.get("recent", ()))
+
+    def changed_since(self, other: "_Version") -> set[str] | None:
+        """Return the ids of the faces that have changed, None where that is not known."""
+        steps = self.number - other.number
+        if self.history != other.history or not 0 <= steps <= len(self.recent):
+            return None
+        return set(self.recent[len(self.recent) - steps :])
 
 
 class DynamoDbGalleryStore(GalleryStore):
@@ -53,7 +80,8 @@ class DynamoDbGalleryStore(GalleryStore):
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._loader = Loader(table, self._items)
+        self._loaded: dict[str, tuple[_Version, dict[str, EnrolledFace]]] = {}
+        self._loading = asyncio.Lock()
 
     async def version(self) -> int:
         """Return the number of the latest change."""
@@ -83,54 +111,72 @@ class DynamoDbGalleryStore(GalleryStore):
         Those of an embedder are kept in memory, and only what has changed is read when they are asked for again.
         Faces that are added or deleted meanwhile may be there or not: the version then is an older one.
         """
-        if embedder is not None:
-            return await self._loader.faces(embedder)
-        version = await self.version()
-        return version, sorted(map(face_of, await self._items(VECTORS)), key=age)
+        if embedder is None:
+            version = await self.version()
+            return version, sorted(map(face_of, await self._items(VECTORS)), key=_age)
+        async with self._loading:
+            latest = await self._version()
+            loaded, faces = self._loaded.get(embedder, (None, {}))
+            changed = None if loaded is None else latest.changed_since(loaded)
+            if changed is None:
+                faces = {item["face_id"]: face_of(item) for item in await self._items(vectors(embedder))}
+            else:
+                await self._bring_up(faces, embedder, changed)
+            self._loaded[embedder] = (latest, faces)
+            return latest.number, sorted(faces.values(), key=_age)
 
     async def crops(self) -> list[EnrolledFace]:
         """Return each face that has a crop once, with it and its first embedding, oldest first."""
-        return sorted(crops_of(await self._items(None)), key=age)
+        return sorted(crops_of({Key.of(item): item for item in await self._items("")}), key=_age)
 
     async def people(self) -> list[PersonSummary]:
         """Return everybody enrolled, by name; `enrolled_at` is that of the first face."""
         return people_of(await self._items(FACES))
 
     async def person(self, person: str) -> PersonSummary | None:
-        """Return one person, None where no face of hers or his is enrolled; DynamoDB leaves the other faces out."""
-        people = people_of(await self._faces_of(person))
-        return people[0] if people else None
+        """Return one person, None where nobody of that name is enrolled; embeddings and crops are not read."""
+        return next(iter(people_of(await self._items(FACES, person=person))), None)
 
     async def delete_face(self, person: str, face_id: str) -> bool:
         """Delete one face and everything kept of it; False if there was none."""
-        return await self._change(partial(self._plan_to_delete_face, person, face_id)) > 0
+        guards = [put_guard(face_guard(face_id))]
+        return await self._change(partial(self._plan_to_delete, person, [face_key(face_id)], guards)) > 0
 
     async def delete_person(self, person: str) -> int:
         """Delete everything kept of a person; return how many faces that were."""
-        # A change of its own: an enrolment under way is either among the items below or meets the guard.
-        await self._change(partial(self._plan_to_delete, person, []), guards=[put_guard(person_guard(person))])
-        items = await self._faces_of(person)
-        batches = [[Key.of(item) for item in batch] for batch in _batches(items, deletions)]
-        return sum([await self._change(partial(self._plan_to_delete, person, keys)) for keys in batches])
 
-    async def _items(
-        self, kind: str | None, *, only: str | None = None, values: Mapping[str, Value] | None = None
-    ) -> list[Item]:
-        """Return the items of that kind of all faces, or the items of every kind."""
-        condition = "#pk = :pk" if kind is None else "#pk = :pk AND begins_with(#sk, :kind)"
-        bound = {**(values or {}), **({} if kind is None else {"kind": kind})}
+        async def guard() -> _Plan:  # first: an enrolment under way is either among the items below or meets it
+            return [], [put_guard(person_guard(person))]
+
+        await self._change(guard)
+        items = await self._items(FACES, person=person)
+        batches = _batches(items, lambda item: item["face_id"], deletions)
+        plans = [partial(self._plan_to_delete, person, [Key.of(item) for item in batch], []) for batch in batches]
+        return sum([await self._change(plan) for plan in plans])
+
+    async def _items(self, kind: str, *, person: str | None = None) -> list[Item]:
+        """Return the items of all faces, or of those of a person, of which the sort key starts so."""
+        of_person = {} if person is None else {"person": person}
+        only = None if person is None else "#person = :person"
+        condition = "#pk = :pk AND begins_with(#sk, :kind)" if kind else "#pk = :pk"
+        of_kind = {"kind": kind} if kind else {}
 
         async def of_shard(shard: str) -> list[Item]:
-            pages = self._table.query(condition, {"pk": shard, **bound}, only=only)
+            pages = self._table.query(condition, {"pk": shard, **of_kind, **of_person}, only=only)
             return [item async for page in pages for item in page]
 
         return [item for items in await together(of_shard, SHARDS) for item in items]
 
-    async def _faces_of(self, person: str) -> list[Item]:
-        return await self._items(FACES, only="#person = :person", values={"person": person})
+    async def _version(self) -> _Version:
+        return _Version.of(await self._table.get(VERSION))
 
-    async def _version(self) -> Version:
-        return Version.of(await self._table.get(VERSION))
+    async def _bring_up(self, faces: dict[str, EnrolledFace], embedder: str, changed: Iterable[str]) -> None:
+        keys = {face_id: face_key(face_id, vectors(embedder)) for face_id in changed}
+        items = await self._table.get_many(keys.values())
+        for face_id, key in keys.items():
+            faces.pop(face_id, None)
+            if key in items:
+                faces[face_id] = face_of(items[key])
 
     async def _known(self, faces: Iterable[EnrolledFace]) -> dict[Key, Item]:
         return await self._table.get_many(face_key(face.face_id) for face in faces)
@@ -139,43 +185,56 @@ class DynamoDbGalleryStore(GalleryStore):
         """Return those of the faces that are there; GalleryError where one is another person's or was deleted since."""
         known = await self._known(faces)
         _check_owners(faces, known)
-        guards = await self._table.get_many(map(guard_key, guards_of(faces)))
+        guards = await self._table.get_many(Key(DELETED, guard) for guard in guards_of(faces))
         check_not_deleted(faces, {key.sk: datetime.fromisoformat(item["deleted_at"]) for key, item in guards.items()})
         return known
 
-    async def _change(self, plan: Callable[[], Awaitable[_Plan]], *, guards: Sequence[Write] = ()) -> int:
-        """Do what is planned, and count it as a change, in one transaction; return how many faces it changed.
+    async def _change(self, plan: Callable[[], Awaitable[_Plan]]) -> int:
+        """Do what is planned, and count the faces it changes, in one transaction; return how many they are.
 
-        The `guards` are written with it, even if nothing else is. Where others were faster it is planned anew.
+        Where others change the same at the same moment it is planned anew.
         """
-        for pause in islice(growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), ATTEMPTS):
-            version = await self._version()
-            planned = await plan()
-            if not planned and not guards:
+        async for _ in self._table.attempts(StoreError("busy", "the gallery is being changed by others: try again")):
+            face_ids, writes = await plan()
+            if not writes:
                 return 0
-            changes = [*guards, *(write for writes in planned.values() for write in writes)]
-            if await self._table.transact([*changes, *version.next(secrets.token_hex(6), list(planned))]):
-                return len(planned)
-            await asyncio.sleep(pause)
-        raise StoreError("busy", f"the gallery was changed by others {ATTEMPTS} times in a row: try again")
+            if await self._table.write([*writes, *_counted(face_ids)]):
+                await self._shorten(await self._version())
+                return len(face_ids)
+        return 0
+
+    async def _shorten(self, version: _Version) -> None:
+        """Leave the latest ids beside the version, unless it has been raised meanwhile: then others do."""
+        if len(version.recent) > 2 * RECENT:
+            values = {"version": version.number, "latest": version.recent[-RECENT:]}
+            shorten = Write.update(VERSION, "SET #recent = :latest", condition="#version = :version", values=values)
+            await self._table.write([shorten])
 
     async def _plan_to_add(self, faces: Sequence[EnrolledFace]) -> _Plan:
         known = await self._checked(faces)
-        return _some((face.face_id, additions(face, known.get(face_key(face.face_id)))) for face in faces)
+        face_ids, writes = _plan((face, known.get(face_key(face.face_id))) for face in faces)
+        return face_ids, [*writes, *guard_checks(face for face in faces if face.face_id in face_ids)]
 
     async def _plan_embeddings(self, faces: Sequence[EnrolledFace]) -> _Plan:
         known = await self._known(faces)
         there = [(face, known.get(face_key(face.face_id))) for face in faces]
-        owned = [(face, item) for face, item in there if item and item["person"] == face.person]
-        return _some((face.face_id, additions(face, item)) for face, item in owned)
+        return _plan((face, item) for face, item in there if item and item["person"] == face.person)
 
-    async def _plan_to_delete(self, person: str, keys: Sequence[Key]) -> _Plan:
-        items = await self._table.get_many(keys)
-        return {item["face_id"]: deletions(item) for item in items.values() if item["person"] == person}
+    async def _plan_to_delete(self, person: str, keys: Sequence[Key], guards: Sequence[Write]) -> _Plan:
+        items = [item for item in (await self._table.get_many(keys)).values() if item["person"] == person]
+        writes = [write for item in items for write in (*deletions(item), *guards)]
+        return [item["face_id"] for item in items], writes
 
-    async def _plan_to_delete_face(self, person: str, face_id: str) -> _Plan:
-        planned = await self._plan_to_delete(person, [face_key(face_id)])
-        return {name: [*writes, put_guard(face_guard(name))] for name, writes in planned.items()}
+
+def _plan(faces: Iterable[tuple[EnrolledFace, Item | None]]) -> _Plan:
+    planned = {face.face_id: writes for face, known in faces if (writes := additions(face, known))}
+    return list(planned), [write for writes in planned.values() for write in writes]
+
+
+def _counted(face_ids: Sequence[str]) -> list[Write]:
+    """Return what raises the version by one for each face; nothing for none."""
+    values = {"count": len(face_ids), "none": [], "ids": face_ids, "token": secrets.token_hex(6)}
+    return [Write.update(VERSION, _COUNT, values=values)] if face_ids else []
 
 
 def _check_owners(faces: Sequence[EnrolledFace], known: Mapping[Key, Item]) -> None:
@@ -187,37 +246,26 @@ def _check_owners(faces: Sequence[EnrolledFace], known: Mapping[Key, Item]) -> N
             raise GalleryError("face_id_taken", detail)
 
 
-def _some(parts: Iterable[tuple[str, list[Write]]]) -> _Plan:
-    return {face_id: writes for face_id, writes in parts if writes}
+def _transactions(faces: Sequence[EnrolledFace]) -> Iterator[list[EnrolledFace]]:
+    return _batches(faces, lambda face: face.face_id, additions)
 
 
-def _batches(faces: Iterable[A], writes_of: Callable[[A], Sequence[Write]]) -> Iterator[list[A]]:
-    """Split the faces into parts that one transaction can take."""
-    batch: list[A] = []
+def _batches(
+    faces: Iterable[A], face_id: Callable[[A], str], writes_of: Callable[[A], Sequence[Write]]
+) -> Iterator[list[A]]:
+    """Split the faces into parts that one transaction can take: in each a face is there once."""
+    batch: dict[str, A] = {}
     left = TRANSACTION_BYTES
     for face in faces:
-        size = sum(max(ITEM_BYTES, write.size) for write in writes_of(face))
-        if batch and size > left:
-            yield batch
-            batch, left = [], TRANSACTION_BYTES
-        batch.append(face)
+        size = _GUARDS_BYTES + sum(max(ITEM_BYTES, write.size) for write in writes_of(face))
+        if batch and (size > left or face_id(face) in batch):
+            yield list(batch.values())
+            batch, left = {}, TRANSACTION_BYTES
+        batch[face_id(face)] = face
         left -= size
     if batch:
-        yield batch
+        yield list(batch.values())
 
 
-def _transactions(faces: Sequence[EnrolledFace]) -> Iterator[list[EnrolledFace]]:
-    """Split the faces into parts that one transaction can take: in each a face is there once."""
-    return (batch for once in _rounds(faces) for batch in _batches(once, additions))
-
-
-def _rounds(faces: Sequence[EnrolledFace]) -> Iterator[Collection[EnrolledFace]]:
-    """Split the faces into rounds in which each face is there once: two embeddings of it are two changes."""
-    rounds: list[dict[str, EnrolledFace]] = []
-    for face in faces:
-        fitting = next((known for known in rounds if face.face_id not in known), None)
-        if fitting is None:
-            fitting = {}
-            rounds.append(fitting)
-        fitting[face.face_id] = face
-    yield from (known.values() for known in rounds)
+def _age(face: EnrolledFace) -> tuple[datetime, str, str]:
+    return face.enrolled_at, face.face_id, face.embedder

@@ -1,28 +1,27 @@
-"""What the DynamoDB table holds of a request: one row, and an entry for each person its answer names."""
+"""What the DynamoDB table holds of a request: its row, and beside it an item for each face of the answer."""
 
-import secrets
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from facewire.adapters.aws.dynamodb.items import Item, Key
-from facewire.adapters.aws.dynamodb.schema import TTL
+from facewire.adapters.aws.dynamodb.items import TTL, Item, Key, Write, ttl
 from facewire.domain.answers import mentioned_people, recognized_people
+from facewire.domain.archive import ProcessedFrame
 from facewire.domain.errors import StoreError
-from facewire.domain.lifecycle import EXPIRED, Known
-from facewire.domain.messages import FAILED, Failure, Frame, RecognizedFaces, Status, sha256
-from facewire.domain.names import MAX_CAMERA
+from facewire.domain.lifecycle import EXPIRED, EXPIRED_RANK, Known
+from facewire.domain.messages import FAILED, MAX_FACES, Failure, Frame, RecognizedFaces, Status
+from facewire.domain.names import MAX_CAMERA, MAX_PERSON
 from facewire.domain.ports import Result
 
 #: DynamoDB takes items of up to 400 KB; the rest is for the other attributes. 32 faces take 8 to 29 KB.
 MAX_ANSWER_BYTES = 390_000
-#: Before every moment, and after every one.
-FIRST, LAST = "0", "~"
+#: Keys over which the requests of one status are spread in the index: each takes 1,000 writes a second. More may be
+#: added, none taken away.
+_SHARDS = 4
 
 _FRAME = "frame"
-#: Ends the request id in an entry; smaller than any character an id may hold, so that entries sort as moments do.
-_END = "\x1f"
 _ISO_LENGTH = len("2026-11-22T12:00:00.123456+00:00")
 _SHA256_DIGITS = 64
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -49,41 +48,14 @@ def frame_key(request_id: str) -> Key:
     return Key(request_id, _FRAME)
 
 
-def person_partition(person: str, *, recognized: bool) -> str:
-    """Return the partition of the entries for answers that recognise the person, or of those that only name her."""
-    return f"{'person' if recognized else 'mention'}#{sha256(person.encode())}"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One place in an index: newest first by `moment`. `token` is that of the row it stands for, if it holds one."""
-
-    moment: str
-    request_id: str
-    token: str | None = None
-
-    @classmethod
-    def of_index(cls, item: Item) -> Self:
-        """Return the entry in an index of the table."""
-        return cls(item["moment"], item["pk"])
-
-    @classmethod
-    def of_person(cls, item: Item) -> Self:
-        """Return the entry in the partition of a person."""
-        moment, _, token = item["sk"].rpartition(_END)
-        return cls(moment, read_moment(moment)[1], token)
-
-    def stands_for(self, row: "Row") -> bool:
-        """Tell whether the row is still the one that the entry was made for."""
-        return self.moment == row.moment and self.token in {None, row.token}
+def states(status: str) -> list[str]:
+    """Return the keys of the index under which requests of that status are; the first is of the version before."""
+    return [status, *(f"{status}#{shard}" for shard in range(_SHARDS))]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is kept under a request id. `token` is another one whenever another request or answer takes the place.
-
-    `body` is the answer as compressed JSON.
-    """
+    """What is kept under a request id. `body` is the answer as compressed JSON, `faces` counts the items beside it."""
 
     request_id: str
     status: Status | Literal["expired"]
@@ -92,13 +64,13 @@ class Row:
     received_at: datetime
     camera: str | None
     body: bytes | None
-    token: str
+    faces: int = 0
 
     @classmethod
     def pending(cls, frame: Frame) -> Self:
         """Return the row of a request that has no answer yet."""
         received = _utc(frame.received_at)
-        return cls(frame.request_id, "pending", 0, frame.content_sha256, received, frame.camera, None, new_token())
+        return cls(frame.request_id, "pending", 0, frame.content_sha256, received, frame.camera, None)
 
     @classmethod
     def answered(cls, answer: RecognizedFaces) -> Self:
@@ -106,66 +78,33 @@ class Row:
 
         StoreError `answer_too_large` where it does not fit into an item.
         """
-        return cls(
-            answer.request_id,
-            answer.status,
-            answer.rank,
-            answer.content_sha256,
-            _utc(answer.received_at),
-            _camera_of(answer),
-            compressed(answer),
-            new_token(),
-        )
+        received, body = _utc(answer.received_at), compressed(answer)
+        camera = answer.camera if answer.camera and len(answer.camera) <= MAX_CAMERA else None
+        return cls(answer.request_id, answer.status, answer.rank, answer.content_sha256, received, camera, body)
 
     @classmethod
     def of(cls, item: Item) -> Self:
         """Return the row in an item."""
         received, request_id = read_moment(item["moment"])
-        return cls(
-            request_id,
-            item["status"],
-            item["rank"],
-            item.get("content_sha256", ""),
-            received,
-            item.get("camera"),
-            item.get("answer"),
-            item["token"],
-        )
+        optional = item.get("content_sha256", ""), received, item.get("camera"), item.get("answer")
+        return cls(request_id, item["status"], item["rank"], *optional, item.get("faces", 0))
 
-    def item(self, expires_at: int | None) -> Item:
-        """Return the item to be kept until then; only what has an attribute is in its index."""
-        return {
-            **frame_key(self.request_id)._asdict(),
-            "status": self.status,
-            "rank": self.rank,
-            "content_sha256": self.content_sha256 or None,
-            "moment": self.moment,
-            "day": self.day,
-            "camera": self.camera,
-            "state": None if self.status == "done" else self.status,
-            "answer": self.body,
-            "token": self.token,
-            TTL: expires_at,
-        }
+    def as_of(self, since: datetime | None) -> "Row":
+        """Return the row as it counts: without its answer if it was received before that."""
+        if self.status != EXPIRED and (since is None or self.received_at >= since):
+            return self
+        return replace(self, status="expired", rank=EXPIRED_RANK, camera=None, body=None)
 
     def in_place_of(self, other: "Row") -> "Row":
         """Return this row as the answer to the request of the other one."""
-        return replace(
-            self,
-            received_at=other.received_at,
-            camera=other.camera or self.camera,
-            content_sha256=other.content_sha256 or self.content_sha256,
-        )
+        received, camera = other.received_at, other.camera or self.camera
+        content = other.content_sha256 or self.content_sha256
+        return replace(self, received_at=received, camera=camera, content_sha256=content)
 
     @property
     def moment(self) -> str:
         """What requests are sorted by."""
         return moment_of(self.received_at, self.request_id)
-
-    @property
-    def day(self) -> str:
-        """The day, in UTC, when the frame was received."""
-        return self.moment[: len("2026-11-22")]
 
     @property
     def known(self) -> Known:
@@ -182,24 +121,53 @@ class Row:
     @property
     def result(self) -> Result:
         """The row as the stores give it out."""
-        camera = None if self.status == EXPIRED else self.camera
-        return Result(self.request_id, self.status, camera, self.content_sha256, self.received_at, self.answer)
+        return Result(self.request_id, self.status, self.camera, self.content_sha256, self.received_at, self.answer)
 
-    def entries(self, answer: RecognizedFaces | None) -> set[Key]:
-        """Return the keys of the entries under which `answer`, that of the row, is found by person."""
-        if answer is None:
-            return set()
-        recognized = recognized_people(answer)
-        place = f"{self.moment}{_END}{self.token}"
-        people = mentioned_people(answer)
-        return {Key(person_partition(person, recognized=person in recognized), place) for person in people}
+    def writes(self, there: "Row | None", expires_at: datetime | None) -> list[Write]:
+        """Return what puts row and faces in the place of `there`, as long as that is unchanged, until they expire."""
+        expiry = None if expires_at is None else ttl(expires_at)
+        answer = self.answer
+        faces = [] if answer is None else [{**face, TTL: expiry} for face in self._face_items(answer)]
+        item = {
+            **frame_key(self.request_id)._asdict(),
+            "status": self.status,
+            "rank": self.rank,
+            "content_sha256": self.content_sha256 or None,
+            "moment": self.moment,
+            "camera": self.camera,
+            "state": states(self.status)[1 + zlib.crc32(self.request_id.encode()) % _SHARDS],
+            "answer": self.body,
+            "people": None if answer is None else sorted(mentioned_people(answer)),
+            "faces": len(faces),
+            TTL: expiry,
+        }
+        surplus = range(len(faces), 0 if there is None else there.faces)
+        return [
+            _put(item, there),
+            *(Write.put(face) for face in faces),
+            *(Write.delete(_face_key(self.request_id, number)) for number in surplus),
+        ]
+
+    def _face_items(self, answer: RecognizedFaces) -> Iterator[dict[str, Any]]:
+        """Yield the faces as the archive in S3 has them, and the one that is enrolled; by person where one is known."""
+        recognized = {person for person in recognized_people(answer) if 1 <= len(person) <= MAX_PERSON}
+        shown = ProcessedFrame.of(answer.model_copy(update={"received_at": self.received_at}))
+        faces = [face.model_dump() for face in shown.faces[:MAX_FACES]]
+        if answer.enrolled is not None and answer.enrolled.face_id is not None:
+            enrolled = {"person": answer.enrolled.person, "face_id": answer.enrolled.face_id}
+            faces.append({"image_id": self.request_id, "timestamp": shown.timestamp, **enrolled})
+        for number, face in enumerate(faces):
+            person = face["person"] if face["person"] in recognized else None
+            key = _face_key(self.request_id, number)._asdict()
+            yield {**face, **key, "person": person, "camera": self.camera, "seen": self.moment}
 
 
 def compressed(answer: RecognizedFaces) -> bytes:
     """Return the answer as an attribute of its row; StoreError `answer_too_large` where it does not fit."""
     body = zlib.compress(answer.to_bytes())
-    if len(body) + len(answer.content_sha256) > MAX_ANSWER_BYTES:
-        detail = f"the answer has {len(body):,} bytes compressed, DynamoDB takes {MAX_ANSWER_BYTES:,}"
+    size = len(body) + len(answer.content_sha256) + sum(len(name.encode()) for name in mentioned_people(answer))
+    if size > MAX_ANSWER_BYTES:
+        detail = f"the answer has {size:,} bytes compressed, DynamoDB takes {MAX_ANSWER_BYTES:,}"
         raise StoreError("answer_too_large", detail)
     return body
 
@@ -213,7 +181,7 @@ def fitting(answer: RecognizedFaces) -> tuple[RecognizedFaces, Row]:
             request_id=answer.request_id,
             status="failed",
             result=FAILED,
-            camera=_camera_of(answer),
+            camera=answer.camera if len(answer.camera or "") <= MAX_CAMERA else None,
             received_at=answer.received_at,
             content_sha256=answer.content_sha256[:_SHA256_DIGITS],
             error=Failure.of(error),
@@ -221,9 +189,19 @@ def fitting(answer: RecognizedFaces) -> tuple[RecognizedFaces, Row]:
         return failure, Row.answered(failure)
 
 
-def _camera_of(answer: RecognizedFaces) -> str | None:
-    """Return the camera if it can be in an index; one that no intake takes cannot."""
-    return answer.camera if answer.camera and len(answer.camera) <= MAX_CAMERA else None
+def _put(item: Item, there: Row | None) -> Write:
+    """Put the item in the place of that row if it is unchanged."""
+    if there is None:
+        return Write.put(item, condition="attribute_not_exists(#pk)")
+    same = "#moment = :moment AND #rank = :rank AND "
+    values = {"moment": there.moment, "rank": there.rank}
+    if there.body is None:
+        return Write.put(item, condition=same + "attribute_not_exists(#answer)", values=values)
+    return Write.put(item, condition=same + "#answer = :answer", values={**values, "answer": there.body})
+
+
+def _face_key(request_id: str, number: int) -> Key:
+    return Key(request_id, f"face#{number}")
 
 
 def _utc(moment: datetime) -> datetime:
@@ -231,8 +209,3 @@ def _utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:  # the first or last hours of the calendar, in another time zone
         return _EARLIEST if moment.year == _EARLIEST.year else _LATEST
-
-
-def new_token() -> str:
-    """Return a token that no other row has."""
-    return secrets.token_hex(6)
