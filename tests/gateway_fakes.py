@@ -14,7 +14,7 @@ from PIL import Image
 from facewire.domain.errors import FacewireError, QueueError, StoreError
 from facewire.domain.messages import Enrolled, Frame, RecognizedFaces, sha256
 from facewire.domain.ports import EnrolledFace, Lease, PersonSummary, Result, ResultPage, ResultQuery
-from facewire.runtime.backoff import happens_within
+from facewire.runtime.backoff import wait_event
 from facewire.runtime.readiness import Depth, Readiness
 from facewire.runtime.settings import GatewaySettings
 from facewire_gateway.api.auth import KeyRing
@@ -155,7 +155,7 @@ class FakeGallery:
 class FakeSink:
     """Takes frames, refuses them with `refusal`, or answers them at once with what is in `replies`.
 
-    While `room` is cleared it waits with a frame in hand; a frame whose content hash is in `faults` is not kept.
+    While `room` is cleared it waits with a frame in flight; a frame whose content hash is in `faults` is not kept.
     """
 
     results: FakeResults
@@ -189,14 +189,14 @@ class FakeSink:
 
 @dataclass
 class FakeQueue:
-    """Leases by receipt; what is received stays until acknowledged, buried or given back.
+    """Leases by receipt; what is received stays until acknowledged, dead-lettered or given back.
 
     What is given back with a delay is in `delayed` and does not come again.
     """
 
     waiting: list[Lease] = field(default_factory=list)
     acknowledged: list[Lease] = field(default_factory=list)
-    buried: list[tuple[Lease, str]] = field(default_factory=list)
+    dead_lettered: list[tuple[Lease, str]] = field(default_factory=list)
     extended: list[tuple[list[Lease], float]] = field(default_factory=list)
     delayed: list[Lease] = field(default_factory=list)
     returned: int = 0
@@ -214,7 +214,7 @@ class FakeQueue:
             raise QueueError("unreachable", "no answer")
         if not self.waiting and wait:
             self.arrived.clear()
-            await happens_within(self.arrived, min(wait, 0.01))
+            await wait_event(self.arrived, min(wait, 0.01))
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken
 
@@ -224,16 +224,16 @@ class FakeQueue:
     async def acknowledge(self, leases: Sequence[Lease]) -> None:
         self.acknowledged += leases
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+    async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
         self.returned += len(leases)
-        self.uncounted += len(leases) * unused
+        self.uncounted += len(leases) * (not count_attempt)
         if delay:
             self.delayed += leases
         else:
             self.waiting += leases
 
-    async def bury(self, lease: Lease, reason: str) -> None:
-        self.buried.append((lease, reason))
+    async def dead_letter(self, lease: Lease, reason: str) -> None:
+        self.dead_lettered.append((lease, reason))
 
 
 @dataclass

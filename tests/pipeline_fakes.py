@@ -41,7 +41,7 @@ class MemoryQueue:
         self.lease_seconds = lease_seconds
         self.calls: list[tuple[str, int]] = []
         self.returned: list[tuple[bytes, float]] = []
-        self.buried: list[tuple[bytes, str]] = []
+        self.dead_lettered: list[tuple[bytes, str]] = []
         self.failures: Counter[str] = Counter()
         self.received = 0
         self._stored: list[_Stored] = []
@@ -92,19 +92,19 @@ class MemoryQueue:
             self._stored.remove(stored)
         await self._announce()
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
-        self._call("give_back", len(leases))
+    async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
+        self._call("release", len(leases))
         for stored in self._of(leases):
-            stored.receives -= unused
+            stored.receives -= not count_attempt
             self.returned.append((stored.body, delay))
             stored.receipt = None
         await self._announce()
 
-    async def bury(self, lease: Lease, reason: str) -> None:
-        self._call("bury", 1)
+    async def dead_letter(self, lease: Lease, reason: str) -> None:
+        self._call("dead_letter", 1)
         for stored in self._of([lease]):
             self._stored.remove(stored)
-            self.buried.append((stored.body, reason))
+            self.dead_lettered.append((stored.body, reason))
         await self._announce()
 
     def count(self, call: str) -> int:

@@ -322,7 +322,7 @@ async def test_answers_of_the_intake_wait_while_the_queue_is_away_and_are_forwar
         inbox = Inbox(database, max_bytes=1024**2, policy="latest", id_window_seconds=600, responses=answers)
         skipped = [each.request_id for frame in frames for each in await inbox.accept(frame)]
         (poison,) = await inbox.receive(1, wait=0)
-        await inbox.bury(poison, "poison")
+        await inbox.dead_letter(poison, "poison")
     assert skipped
     service = Service(MODULE, {**bench.environment, **aws}, bench.folder / "one.log")
     await service.start()

@@ -14,10 +14,10 @@ from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.messages import DetectedFaces, RecognizedFaces, now
 from facewire.domain.ports import MAX_RECEIVES
 from facewire.work.retry import RetryStrategy
-from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.dead_letters import drain_dead_letters
 from facewire_gateway.delivery.drain import ANSWERS, drain_responses
 from facewire_gateway.delivery.feed import Feed
+from facewire_gateway.delivery.notifier import LocalNotifier
 
 LEASE_SECONDS = 0.02
 
@@ -47,7 +47,7 @@ async def give_up(database: Database, body: bytes) -> SqliteResultStore:
     await lose_every_lease(queue)
     stop = asyncio.Event()
     stop.set()
-    await drain_dead_letters(queue.dead_letters(), results, SoleGateway(Feed(results), publish_nothing), stop)
+    await drain_dead_letters(queue.dead_letters(), results, LocalNotifier(Feed(results), publish_nothing), stop)
     assert (await queue.depth()).dead == 0
     return results
 
@@ -95,8 +95,8 @@ async def test_an_answer_that_always_fails_unexpectedly_is_dead_lettered(databas
     await queue.send([RecognizedFaces(request_id="r1", result="Ada").to_bytes()])
     stop = asyncio.Event()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        audience = SoleGateway(Feed(results), publish_nothing)
-        tasks.create_task(drain_responses(queue, results, audience, stop, policy=policy))
+        notifier = LocalNotifier(Feed(results), publish_nothing)
+        tasks.create_task(drain_responses(queue, results, notifier, stop, policy=policy))
         (letter,) = await queue.dead_letters().receive(1, wait=5)
         stop.set()
     assert RecognizedFaces.from_bytes(letter.body).request_id == "r1"

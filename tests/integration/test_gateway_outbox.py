@@ -34,7 +34,7 @@ class Bench:
 
     async def held(self) -> list[str]:
         leases = await self.outbox.frames.receive(100, wait=0)
-        await self.outbox.frames.give_back(leases, unused=True)
+        await self.outbox.frames.release(leases, count_attempt=False)
         return [Frame.from_bytes(lease.body).request_id for lease in leases]
 
     async def status(self, request_id: str) -> str | None:

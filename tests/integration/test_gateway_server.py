@@ -25,10 +25,10 @@ from facewire.runtime.settings import GatewaySettings
 from facewire_detector.intake import Intake
 from facewire_gateway.api.auth import KeyRing
 from facewire_gateway.app import create_app
-from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.drain import drain_responses
+from facewire_gateway.delivery.expiry import mark_lost
 from facewire_gateway.delivery.feed import Feed
-from facewire_gateway.delivery.sweep import mark_lost
+from facewire_gateway.delivery.notifier import LocalNotifier
 from facewire_gateway.server import listen, serve, url_of
 from gateway_fakes import picture, until
 from pipeline_fakes import ENROLL_KEY
@@ -94,7 +94,7 @@ async def serving(path: Path, **given: object) -> AsyncIterator[Running]:
         listener = listen(settings, keys_required=settings.keys_file is not None)
         url = url_of(listener, settings)
         pipeline = tasks.create_task(answer_all(inbox, responses, answering))
-        tasks.create_task(drain_responses(responses, results, SoleGateway(feed, publish_nothing), drained))
+        tasks.create_task(drain_responses(responses, results, LocalNotifier(feed, publish_nothing), drained))
         server = tasks.create_task(serve(app, listener, settings, feed=feed, stop=stop))
         async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as client:  # noqa: S501 - made here
             yield Running(url, client, feed, results, settings, answering, stop)
@@ -235,7 +235,7 @@ async def test_a_request_without_an_answer_is_lost_in_the_end(running: Running) 
     impatient = GatewaySettings.read(answer_deadline_seconds=0.001)
     async with asyncio.timeout(5):
         while (await running.client.get("/v1/results/r1")).json()["status"] == "pending":
-            await mark_lost(impatient, running.results, SoleGateway(running.feed, publish_nothing))
+            await mark_lost(impatient, running.results, LocalNotifier(running.feed, publish_nothing))
     assert (await running.client.get("/v1/results/r1")).json()["error"]["code"] == "lost"
 
 

@@ -159,7 +159,7 @@ async def test_a_frame_among_the_dead_letters_has_left(database: Database) -> No
     inbox = inbox_of(database)
     await inbox.accept(frame("r1"))
     (lease,) = await inbox.receive(1, wait=0)
-    await inbox.bury(lease, "poison")
+    await inbox.dead_letter(lease, "poison")
     await inbox.accept(frame("r1"), again=True)
     assert await contents(inbox) == ["r1"]
 
@@ -363,13 +363,13 @@ async def test_latest_leaves_frames_in_hand_and_those_of_other_cameras(database:
     inbox = inbox_of(database, "latest", room_for(*frames))
     for each in frames:
         await inbox.accept(each)
-    in_hand = await inbox.receive(2, wait=0)
+    in_flight = await inbox.receive(2, wait=0)
     with pytest.raises(IntakeError, match="overloaded"):
         await inbox.accept(frame("r2"))
     with pytest.raises(IntakeError, match="overloaded"):
         await inbox.accept(frame("upload2", camera=None))
 
-    await inbox.give_back(in_hand, delay=60)
+    await inbox.release(in_flight, delay=60)
     assert [each.request_id for each in await inbox.accept(frame("r2"))] == ["r1"]
 
 

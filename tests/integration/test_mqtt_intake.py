@@ -124,7 +124,7 @@ async def test_at_the_byte_bound_the_oldest_frame_of_the_camera_is_answered_skip
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_300_frames_are_committed_once_though_the_intake_starts_anew_twice(kind: Kind, tmp_path: Path) -> None:
-    """The intake is stopped in order in the middle, then cut off with commits in hand; its session waits for it."""
+    """The intake is stopped in order in the middle, then cut off with commits in flight; its session waits for it."""
     async with open_bench(kind, tmp_path) as bench, bench.camera() as camera, asyncio.TaskGroup() as tasks:
         async with bench.taking():
             publishing = tasks.create_task(_publish(camera, 300))

@@ -116,8 +116,8 @@ async def test_an_ended_lease_is_passed_over(make_queue: QueueMaker) -> None:
     (present,) = await long.receive(1, wait=5)
 
     await long.extend([ended], 0)
-    await long.give_back([ended])
-    await long.bury(ended, "too late")
+    await long.release([ended])
+    await long.dead_letter(ended, "too late")
 
     assert await long.receive(1, wait=1) == []
     await long.acknowledge([present])
@@ -136,8 +136,8 @@ async def test_an_extended_lease_lasts(make_queue: QueueMaker) -> None:
 async def test_a_message_given_back_comes_again_at_once_or_after_its_delay(queue: Queue) -> None:
     await queue.send([b"now", b"later"])
     now, later = await queue.receive(2, wait=2)
-    await queue.give_back([now])
-    await queue.give_back([later], delay=1)
+    await queue.release([now])
+    await queue.release([later], delay=1)
 
     (again,) = await queue.receive(2, wait=0.5)
     assert (again.body, again.receives) == (b"now", 2)
@@ -149,8 +149,8 @@ async def test_a_buried_message_does_not_come_again(make_queue: QueueMaker) -> N
     queue = make_queue(SHORT_LEASE)
     await queue.send([b"poison", b"sound"])
     poison, sound = await queue.receive(2, wait=2)
-    await queue.bury(poison, "it cannot be read")
-    await queue.give_back([sound])
+    await queue.dead_letter(poison, "it cannot be read")
+    await queue.release([sound])
 
     (again,) = await queue.receive(2, wait=2)
     assert again.body == b"sound"
@@ -199,4 +199,4 @@ async def test_the_last_receive_counts_as_the_maximum(queue: Queue) -> None:
     for receives in range(1, MAX_RECEIVES + 1):
         (lease,) = await queue.receive(1, wait=5)
         assert lease.receives == receives
-        await queue.give_back([lease])
+        await queue.release([lease])

@@ -1,4 +1,4 @@
-"""What a killed process had in hand comes back at the next start, not a lease later."""
+"""What a killed process had in flight comes back at the next start, not a lease later."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ async def test_a_delayed_message_stays_delayed(tmp_path: Path) -> None:
     async with Database.open(tmp_path / "queue.db") as database:
         queue = SqliteQueue(database, "one")
         await queue.send([b"a"])
-        await queue.give_back(await queue.receive(1, wait=0), delay=60)
+        await queue.release(await queue.receive(1, wait=0), delay=60)
         await queue.end_leases()
         assert await queue.receive(1, wait=0) == []
 
 
-async def test_what_ended_every_process_that_held_it_is_buried(tmp_path: Path) -> None:
+async def test_what_ended_every_process_that_held_it_is_dead_lettered(tmp_path: Path) -> None:
     async with Database.open(tmp_path / "queue.db") as database:
         queue = SqliteQueue(database, "one")
         await queue.send([b"poison"])

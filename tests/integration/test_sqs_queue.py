@@ -64,14 +64,14 @@ async def test_messages_near_the_limit_go_one_by_one(queue: SqsQueue) -> None:
 
 async def test_depth_tells_waiting_leased_and_dead(queue: SqsQueue) -> None:
     await queue.send([b"1", b"2", b"3", b"4"])
-    kept, buried = await queue.receive(2, wait=2)
-    await queue.bury(buried, "it cannot be read\x00")
+    kept, given_up = await queue.receive(2, wait=2)
+    await queue.dead_letter(given_up, "it cannot be read\x00")
 
     assert await queue.depth() == SqsDepth(waiting=2, leased=1, delayed=0, dead=1)
     dead = queue.dead_letters()
     assert await dead.depth() == SqsDepth(1, 0, 0, 0)
     (lease,) = await dead.receive(10, wait=2)
-    assert lease.body == buried.body
+    assert lease.body == given_up.body
     await dead.acknowledge([lease])
     await queue.acknowledge([kept])
 
@@ -79,7 +79,7 @@ async def test_depth_tells_waiting_leased_and_dead(queue: SqsQueue) -> None:
 async def test_a_dead_letter_carries_its_reason(queue: SqsQueue, queues: SqsQueues) -> None:
     await queue.send([b"1"])
     (lease,) = await queue.receive(1, wait=2)
-    await queue.bury(lease, "5 receives, then DecodeError")
+    await queue.dead_letter(lease, "5 receives, then DecodeError")
     url = (await queues.calls.get_queue_url(QueueName=f"{queue.name}-dead"))["QueueUrl"]
     answer = await queues.calls.receive_message(QueueUrl=url, MessageAttributeNames=["All"])
     attribute = answer["Messages"][0]["MessageAttributes"]["reason"]
@@ -98,7 +98,7 @@ async def test_being_returned_untried_again_and_again_does_not_make_poison(queue
     for _ in range(3 * MAX_RECEIVES):
         (lease,) = await queue.receive(1, wait=5)
         assert lease.receives <= MAX_RECEIVES
-        await queue.give_back([lease], unused=True)
+        await queue.release([lease], count_attempt=False)
     assert await queue.depth() == SqsDepth(1, 0, 0, 0)
 
 
@@ -178,7 +178,7 @@ async def test_queues_that_a_restart_forgot_are_made_again(tmp_path: Path) -> No
                 queue.acknowledge([lease]), queue.extend([lease], 30), *(queue.send([b"%d" % n]) for n in range(5))
             )
             assert (await queue.depth()).waiting == 5
-            await queue.bury((await queue.receive(1, wait=2))[0], "poison")
+            await queue.dead_letter((await queue.receive(1, wait=2))[0], "poison")
             assert (await queue.depth()).dead == 1
     assert [log["queues"] for log in logs if log["log_level"] == "warning"] == [["q", "q-dead"]]
 

@@ -68,7 +68,7 @@ async def test_three_times_in_one_process_without_a_trace(tmp_path: Path, portra
     files: list[int] = []
     for turn in range(3):
         async with running_system(settings_for(tmp_path)) as system:
-            assert {"recognizer", "detector", "intake", "gateway", "drain", "sweep", "publisher"} <= own_tasks()
+            assert {"recognizer", "detector", "intake", "gateway", "drain", "expiry", "publisher"} <= own_tasks()
             await ask_over_both_ways(system, portrait, turn)
             async with Client.open(system.http_url) as client:
                 earlier = await client.result("http-0", wait=0)

@@ -166,7 +166,7 @@ async def test_a_final_error_is_answered_failed_at_once() -> None:
     assert (answer.error.stage, answer.error.code) == ("detect", "not_an_image")
     assert setting.successors.bodies == [b"good"]
     assert not setting.queue.returned
-    assert not setting.queue.buried
+    assert not setting.queue.dead_lettered
 
 
 async def test_an_error_that_may_pass_is_tried_again_after_growing_pauses_and_buried_on_the_fifth() -> None:
@@ -184,7 +184,7 @@ async def test_an_error_that_may_pass_is_tried_again_after_growing_pauses_and_bu
     (answer,) = setting.answers
     assert answer.error is not None
     assert (answer.request_id, answer.error.stage, answer.error.code) == ("a", "store", "locked")
-    ((_, reason),) = setting.queue.buried
+    ((_, reason),) = setting.queue.dead_lettered
     assert reason == "5 receives, then store: locked"
 
 
@@ -207,7 +207,7 @@ async def test_an_outage_fails_no_message_however_long_it_lasts(error: FacewireE
     assert len(setting.queue.returned) == 20
     assert min(delay for _, delay in setting.queue.returned) > 0.5
     assert not setting.answers
-    assert not setting.queue.buried
+    assert not setting.queue.dead_lettered
 
 
 async def test_an_unforeseen_error_is_named_but_not_quoted() -> None:
@@ -251,7 +251,7 @@ async def test_a_message_that_crashed_every_process_is_not_tried_again() -> None
     await setting.run_until_empty()
     assert setting.stage.batches == [["a"]]
     assert [answer.request_id for answer in setting.answers] == ["killer"]
-    assert setting.queue.buried
+    assert setting.queue.dead_lettered
 
 
 async def test_a_message_without_a_readable_frame_is_answered_by_its_request_id() -> None:
@@ -266,7 +266,7 @@ async def test_a_message_without_a_readable_frame_is_answered_by_its_request_id(
 
 
 @pytest.mark.parametrize("body", [b"junk", b"[1]", b'{"request_id": "a/b"}', b"{}"])
-async def test_a_message_that_names_no_request_is_buried(body: bytes) -> None:
+async def test_a_message_that_names_no_request_is_dead_lettered(body: bytes) -> None:
     setting = Setting(body)
 
     async def refuse(messages: Sequence[Message[Frame]]) -> Sequence[Outcome]:
@@ -275,7 +275,7 @@ async def test_a_message_that_names_no_request_is_buried(body: bytes) -> None:
     setting.stage.handle = refuse  # type: ignore[method-assign]
     await setting.run_until_empty()
     assert not setting.answers
-    ((_, reason),) = setting.queue.buried
+    ((_, reason),) = setting.queue.dead_lettered
     assert reason == "it cannot be answered: detect: bad_message"
 
 
@@ -293,7 +293,7 @@ async def test_a_successor_too_large_for_a_queue_is_answered_failed() -> None:
     assert "1,000,001" in answer.error.detail
 
 
-async def test_a_message_too_swollen_for_an_answer_is_buried() -> None:
+async def test_a_message_too_swollen_for_an_answer_is_dead_lettered() -> None:
     swollen = Frame.of(b"picture", request_id="a", filename="x" * MAX_MESSAGE_BYTES).to_bytes()
     setting = Setting(swollen)
 
@@ -303,7 +303,7 @@ async def test_a_message_too_swollen_for_an_answer_is_buried() -> None:
     setting.stage.act = refuse
     await setting.run_until_empty()
     assert not setting.answers
-    assert len(setting.queue.buried) == 1
+    assert len(setting.queue.dead_lettered) == 1
 
 
 @pytest.mark.parametrize("call", ["receive", "acknowledge"])
@@ -335,21 +335,21 @@ async def test_what_a_queue_refuses_is_answered_failed_and_its_neighbours_are_se
     assert answer.error is not None
     assert (answer.request_id, answer.error.stage, answer.error.code) == ("r3", "detect", "message_refused")
     assert "InvalidThing" not in answer.error.detail, "what a queue says is for the log"
-    ((_, reason),) = setting.queue.buried
+    ((_, reason),) = setting.queue.dead_lettered
     assert reason == "what follows from it was refused: InvalidThing"
     assert setting.stage.batches == [ids(10)]
 
 
-async def test_a_message_whose_answer_is_refused_as_well_is_buried() -> None:
+async def test_a_message_whose_answer_is_refused_as_well_is_dead_lettered() -> None:
     setting = Setting(frame("a"), frame("b"))
     setting.stage.successors = setting.successors = ChoosyQueue(never=b"a")
     setting.responses.send = ChoosyQueue(never=b"").send  # type: ignore[method-assign]
     await setting.run_until_empty()
     assert setting.successors.bodies == [b"b"]
-    assert [Frame.from_bytes(body).request_id for body, _ in setting.queue.buried] == ["a"]
+    assert [Frame.from_bytes(body).request_id for body, _ in setting.queue.dead_lettered] == ["a"]
 
 
-async def test_leases_are_extended_while_in_hand() -> None:
+async def test_leases_are_extended_while_in_flight() -> None:
     setting = Setting(frame("slow"), policy=Policy(lease_seconds=0.15), lease_seconds=0.15)
     setting.stage.gate.clear()
     async with setting.running():
@@ -361,7 +361,7 @@ async def test_leases_are_extended_while_in_hand() -> None:
     assert setting.queue.received == 1
 
 
-async def test_a_stop_finishes_what_is_in_hand() -> None:
+async def test_a_stop_finishes_what_is_in_flight() -> None:
     setting = Setting(*(frame(name) for name in ids(10)), policy=Policy(prefetch=2))
     setting.stage.gate.clear()
     async with setting.running():
@@ -418,7 +418,7 @@ async def test_a_queue_that_hangs_holds_up_a_stop_for_little_more_than_two_secon
     setting = Setting(frame("a"), policy=Policy(drain_seconds=0.05))
     async with setting.running():
         setting.successors.send = hang  # type: ignore[method-assign]
-        setting.queue.give_back = hang  # type: ignore[method-assign]
+        setting.queue.release = hang  # type: ignore[method-assign]
         await eventually(lambda: setting.stage.batches)
         stopped_at = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - stopped_at < 3
@@ -446,7 +446,7 @@ async def test_cancellation_does_not_come_between_send_and_acknowledge() -> None
     assert not setting.queue.bodies
 
 
-async def test_cancellation_returns_what_is_in_hand() -> None:
+async def test_cancellation_returns_what_is_in_flight() -> None:
     setting = Setting(frame("a"), frame("b"))
     setting.stage.gate.clear()
     run = asyncio.create_task(setting.run())
@@ -488,8 +488,8 @@ async def test_a_handler_may_dead_letter_a_message_and_send_something_for_it() -
 
     setting.stage.handle = give_up  # type: ignore[method-assign]
     await setting.run_until_empty()
-    assert setting.queue.buried == [(frame_body, "of no use") for frame_body, _ in setting.queue.buried]
-    assert len(setting.queue.buried) == 1
+    assert setting.queue.dead_lettered == [(frame_body, "of no use") for frame_body, _ in setting.queue.dead_lettered]
+    assert len(setting.queue.dead_lettered) == 1
     assert setting.responses.bodies == [b"told"]
 
 
@@ -501,7 +501,7 @@ async def test_without_dead_letters_a_message_of_no_use_is_deleted() -> None:
 
     setting.stage.act = refuse
     await setting.run_until_empty()
-    assert not setting.queue.buried
+    assert not setting.queue.dead_lettered
 
 
 async def test_messages_that_are_held_in_an_outage_stay_leased_and_keep_their_order() -> None:

@@ -76,7 +76,7 @@ async def test_an_outage_costs_no_receive() -> None:
     assert RecognizedFaces.from_bytes(lease.body).request_id == "r1"
     assert answers.most == 1
     assert responses.count("send") > 20
-    assert answers.count("give_back") == 0
+    assert answers.count("release") == 0
     assert answers.bodies == []
 
 

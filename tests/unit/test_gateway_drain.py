@@ -13,10 +13,10 @@ from facewire.domain.messages import Frame, RecognizedFaces, now
 from facewire.domain.ports import Lease
 from facewire.runtime.backoff import Backoff
 from facewire.runtime.settings import GatewaySettings
-from facewire_gateway.delivery import publish, sweep
-from facewire_gateway.delivery.audience import SoleGateway
+from facewire_gateway.delivery import expiry, publish
 from facewire_gateway.delivery.drain import ANSWERS, drain_responses
 from facewire_gateway.delivery.feed import Event, Feed
+from facewire_gateway.delivery.notifier import LocalNotifier
 from facewire_gateway.delivery.publish import ResultPublisher
 from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
 
@@ -32,14 +32,14 @@ class Drained:
 
     def __post_init__(self) -> None:
         self.feed = Feed(self.results)
-        self.audience = SoleGateway(self.feed, self.publish)
+        self.notifier = LocalNotifier(self.feed, self.publish)
 
     async def publish(self, answers: Sequence[RecognizedFaces]) -> None:
         self.published += answers
 
     async def run(self) -> None:
         async with asyncio.timeout(5):
-            await drain_responses(self.queue, self.results, self.audience, self.stop, policy=QUICK)
+            await drain_responses(self.queue, self.results, self.notifier, self.stop, policy=QUICK)
 
     async def drain(self, *answers: RecognizedFaces) -> None:
         await self.queue.send([found.to_bytes() for found in answers])
@@ -114,8 +114,8 @@ async def test_a_refused_message_is_told_even_where_a_better_answer_stays(draine
 async def test_what_cannot_be_read_is_buried_and_the_rest_goes_on(drained: Drained) -> None:
     await drained.queue.send([b"{}", b"nonsense"])
     await drained.drain(answer("a"))
-    assert [lease.body for lease, _ in drained.queue.buried] == [b"{}", b"nonsense"]
-    assert all("bad_message" in reason for _, reason in drained.queue.buried)
+    assert [lease.body for lease, _ in drained.queue.dead_lettered] == [b"{}", b"nonsense"]
+    assert all("bad_message" in reason for _, reason in drained.queue.dead_lettered)
     assert list(drained.results.known) == ["a"]
     assert len(drained.queue.acknowledged) == 1
 
@@ -138,11 +138,11 @@ async def test_a_store_out_of_reach_uses_up_no_receives(drained: Drained) -> Non
     await drained.queue.send([answer("a").to_bytes(), b"nonsense"])
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(drained.run())
-        await until(lambda: drained.queue.buried)
+        await until(lambda: drained.queue.dead_lettered)
         drained.stop.set()
     assert drained.queue.returned == 0
     assert 2 in {len(leases) for leases, _ in drained.queue.extended}, "both are held"
-    assert [lease.body for lease, _ in drained.queue.buried] == [b"nonsense"]
+    assert [lease.body for lease, _ in drained.queue.dead_lettered] == [b"nonsense"]
 
 
 async def test_a_stop_during_an_outage_of_the_store_returns_the_answers(drained: Drained) -> None:
@@ -222,7 +222,9 @@ async def test_a_cancelled_drain_gives_the_batch_back_to_be_told_again(drained: 
         await asyncio.Event().wait()
 
     await drained.queue.send([answer("a", camera="door").to_bytes()])
-    work = drain_responses(drained.queue, drained.results, SoleGateway(drained.feed, hang), drained.stop, policy=QUICK)
+    work = drain_responses(
+        drained.queue, drained.results, LocalNotifier(drained.feed, hang), drained.stop, policy=QUICK
+    )
     task = asyncio.create_task(work)
     async with asyncio.timeout(5):
         await entered.wait()
@@ -329,7 +331,7 @@ async def expect(results: FakeResults, request_id: str, age: float) -> None:
 async def test_what_is_overdue_is_lost_and_told(drained: Drained) -> None:
     await expect(drained.results, "old", 700)
     await expect(drained.results, "young", 500)
-    await sweep.mark_lost(GatewaySettings.read(), drained.results, drained.audience)
+    await expiry.mark_lost(GatewaySettings.read(), drained.results, drained.notifier)
     assert drained.results.known["young"].status == "pending"
     lost = drained.results.known["old"].answer
     assert lost is not None
@@ -343,9 +345,9 @@ async def test_what_is_overdue_is_lost_and_told(drained: Drained) -> None:
 async def test_a_jump_of_the_clock_loses_no_request_and_lets_nothing_expire(
     drained: Drained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(sweep, "_EXPIRE_EVERY_SECONDS", 0.0)
-    await expect(drained.results, "in hand", 10)
+    monkeypatch.setattr(expiry, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(expiry, "_EXPIRE_EVERY_SECONDS", 0.0)
+    await expect(drained.results, "in flight", 10)
     ahead, looks = timedelta(), 0
 
     def wall() -> datetime:
@@ -354,26 +356,26 @@ async def test_a_jump_of_the_clock_loses_no_request_and_lets_nothing_expire(
         return now() + ahead
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        work = sweep.sweep(GatewaySettings.read(), drained.results, drained.audience, drained.stop, clock=wall)
+        work = expiry.run_expiry(GatewaySettings.read(), drained.results, drained.notifier, drained.stop, clock=wall)
         tasks.create_task(work)
         await until(lambda: looks)
         ahead, looks = timedelta(days=15), 0
         await until(lambda: looks > 5)
         drained.stop.set()
-    assert drained.results.known["in hand"].status == "pending"
+    assert drained.results.known["in flight"].status == "pending"
     assert drained.results.expired
     assert max(drained.results.expired) < now() - timedelta(days=6)
 
 
-async def test_the_sweep_goes_on_when_the_store_does_not_answer(
+async def test_the_expiry_goes_on_when_the_store_does_not_answer(
     drained: Drained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(expiry, "_PAUSE_SECONDS", 0.001)
     await expect(drained.results, "old", 700)
     drained.results.faults = 2
     settings = GatewaySettings.read()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        tasks.create_task(sweep.sweep(settings, drained.results, drained.audience, drained.stop))
+        tasks.create_task(expiry.run_expiry(settings, drained.results, drained.notifier, drained.stop))
         await until(lambda: drained.published)
         drained.stop.set()
     assert drained.results.known["old"].status == "failed"

@@ -39,8 +39,8 @@ class FakeOutbox(FakeQueue):
     delays: list[int] = field(default_factory=list)
     used: int = 0
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
-        self.used += not unused
+    async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
+        self.used += count_attempt
         self.delays += [round(delay)] * len(leases)
 
 
@@ -251,8 +251,8 @@ async def test_a_frame_that_cannot_be_read_is_buried_and_the_rest_goes_on(bench:
     await bench.accept("r1")
     async with bench.running():
         await until(lambda: bench.broker.sent)
-        await until(lambda: len(bench.outbox.buried) == 2)
-    assert all("bad_request" in reason for _, reason in bench.outbox.buried)
+        await until(lambda: len(bench.outbox.dead_lettered) == 2)
+    assert all("bad_request" in reason for _, reason in bench.outbox.dead_lettered)
 
 
 async def test_what_has_an_answer_or_has_expired_is_deleted(bench: Bench) -> None:

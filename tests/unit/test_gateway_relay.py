@@ -13,9 +13,9 @@ from facewire.domain.messages import RecognizedFaces, now
 from facewire.runtime.background import background
 from facewire_gateway.delivery import feed as feed_module
 from facewire_gateway.delivery import relay as relay_module
-from facewire_gateway.delivery.audience import Replica
 from facewire_gateway.delivery.drain import settle
 from facewire_gateway.delivery.feed import Event, Feed, Overflow, Subscription
+from facewire_gateway.delivery.notifier import ReplicatedNotifier
 from facewire_gateway.delivery.publish import ResultPublisher
 from facewire_gateway.delivery.relay import relay
 from gateway_fakes import FakeResults, answer, until
@@ -90,12 +90,12 @@ async def test_every_replica_hears_of_every_answer_once() -> None:
     async with relaying(results, here, there) as connections:
         broker, outbox = FakeBroker(connections), FakeOutbox()
         publisher = ResultPublisher(broker, uploads=True)
-        audience = Replica(here, publisher, outbox)
+        notifier = ReplicatedNotifier(here, publisher, outbox)
         async with background(publisher.run(), name="publisher"):
             with here.subscribe() as mine, there.subscribe() as others:
-                await settle([answer("a", camera="door"), answer("b")], results, audience)
-                await settle([answer("a", camera="door")], results, audience)
-                await settle([answer("c")], results, audience)
+                await settle([answer("a", camera="door"), answer("b")], results, notifier)
+                await settle([answer("a", camera="door")], results, notifier)
+                await settle([answer("c")], results, notifier)
                 assert await take(mine, 3) == ["a", "b", "c"]
                 assert sorted(await take(others, 3)) == ["a", "b", "c"]
                 here.close()
@@ -116,7 +116,7 @@ async def test_who_waits_where_the_answer_is_drained_does_not_wait_for_the_broke
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(feed.wait_for("a", 30))
         await until(lambda: feed.waiters)
-        await settle([answer("a")], results, Replica(feed, publish_nothing, FakeOutbox()))
+        await settle([answer("a")], results, ReplicatedNotifier(feed, publish_nothing, FakeOutbox()))
     assert waiting.result() is not None
 
 
@@ -128,7 +128,7 @@ async def test_listeners_of_the_gateway_that_drains_hear_of_what_the_broker_does
         return
 
     with feed.subscribe() as subscription:
-        await settle([answer("a")], results, Replica(feed, publish_nothing, FakeOutbox()))
+        await settle([answer("a")], results, ReplicatedNotifier(feed, publish_nothing, FakeOutbox()))
         assert await take(subscription, 1) == ["a"]
 
 

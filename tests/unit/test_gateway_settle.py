@@ -8,15 +8,15 @@ import pytest
 
 from facewire.domain.errors import StoreError
 from facewire.domain.messages import Frame, RecognizedFaces, now
-from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.drain import settle
 from facewire_gateway.delivery.feed import Event, Feed
+from facewire_gateway.delivery.notifier import LocalNotifier
 from gateway_fakes import FakeResults, answer, picture
 
 
 @dataclass
 class Told:
-    """An audience that notes what everybody is told, and what senders alone."""
+    """An notifier that notes what everybody is told, and what senders alone."""
 
     everybody: list[RecognizedFaces] = field(default_factory=list)
     senders: list[RecognizedFaces] = field(default_factory=list)
@@ -146,8 +146,8 @@ async def test_listeners_hear_of_an_answer_once_however_often_it_comes(results: 
     with feed.subscribe() as subscription:
         found = answer("a", camera="door")
         for _ in range(2):
-            await settle([found], results, SoleGateway(feed, publish))
-        await settle([answer("b")], results, SoleGateway(feed, publish))
+            await settle([found], results, LocalNotifier(feed, publish))
+        await settle([answer("b")], results, LocalNotifier(feed, publish))
         events = [await subscription.next(), await subscription.next()]
     assert [event.answer.request_id for event in events if isinstance(event, Event)] == ["a", "b"]
     assert published == ["a", "a", "b"]

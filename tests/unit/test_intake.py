@@ -12,7 +12,7 @@ from facewire.domain.messages import MAX_FRAME_BYTES, Frame, RecognizedFaces, sh
 from facewire.domain.names import raw_frame_id
 from facewire.domain.ports import Queue
 from facewire_detector import intake as intake_module
-from facewire_detector.intake import Intake, take_and_leave, take_from_mqtt
+from facewire_detector.intake import Intake, consume_frames, take_from_mqtt
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 
@@ -282,7 +282,7 @@ async def leave(bench: Bench, drain_seconds: float, *, may: bool = True) -> bool
     stop.set()
     connection = cast("MqttConnection", bench.connection)
     async with asyncio.timeout(5):
-        return await take_and_leave(
+        return await consume_frames(
             connection, bench.intake, stop=stop, may_leave=lambda: may, drain_seconds=drain_seconds
         )
 
@@ -296,7 +296,7 @@ async def test_whoever_leaves_takes_what_was_dealt_already(monkeypatch: pytest.M
     assert bench.connection.acknowledged == [0, 1, 2, 3]
 
 
-async def test_leaving_waits_for_commits_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_waits_for_commits_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "QUIET_SECONDS", 0.01)
     bench = Bench(("clients/door", payload("r1")))
     gate = bench.inbox.gates["r1"] = asyncio.Event()
@@ -330,7 +330,7 @@ async def test_what_is_a_frame_can_be_said_by_the_caller() -> None:
     bench = Bench(("door", JPEG), ("door", JPEG * 20))
     stop = asyncio.Event()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        taking = take_and_leave(bench.connection, bench.intake, stop=stop, may_leave=lambda: True, reading=reading)
+        taking = consume_frames(bench.connection, bench.intake, stop=stop, may_leave=lambda: True, reading=reading)
         tasks.create_task(taking)
         await until(lambda: len(bench.connection.acknowledged) == 2)
         stop.set()

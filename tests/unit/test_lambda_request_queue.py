@@ -60,8 +60,8 @@ class NotingQueue(MemoryQueue):
         super().__init__()
         self.delays: list[tuple[str, float]] = []
 
-    async def give_back(self, leases: Sequence[Any], *, delay: float = 0, unused: bool = False) -> None:
-        await super().give_back(leases, delay=delay, unused=unused)
+    async def release(self, leases: Sequence[Any], *, delay: float = 0, count_attempt: bool = True) -> None:
+        await super().release(leases, delay=delay, count_attempt=count_attempt)
         self.delays += [(lease.receipt, delay) for lease in leases]
 
 
@@ -72,9 +72,9 @@ class MeetingQueue(NotingQueue):
         super().__init__()
         self._barrier = asyncio.Barrier(callers)
 
-    async def give_back(self, leases: Sequence[Any], *, delay: float = 0, unused: bool = False) -> None:
+    async def release(self, leases: Sequence[Any], *, delay: float = 0, count_attempt: bool = True) -> None:
         await self._barrier.wait()
-        await super().give_back(leases, delay=delay, unused=unused)
+        await super().release(leases, delay=delay, count_attempt=count_attempt)
 
 
 class NoQueue(MemoryQueue):
@@ -181,7 +181,7 @@ async def test_a_message_that_ends_the_function_takes_few_others_along() -> None
         leases = await setting.requests.receive(10, wait=0)
         with pytest.raises(Killed):
             await setting.recognize(sqs_of(leases))
-        await MemoryQueue.give_back(setting.requests, leases)
+        await MemoryQueue.release(setting.requests, leases)
     assert len(setting.answers) >= 8
     assert len(setting.requests.bodies) == 10 - len(setting.answers)
 

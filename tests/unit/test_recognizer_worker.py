@@ -138,7 +138,7 @@ async def test_who_may_only_send_to_the_request_queue_enrols_nobody() -> None:
         assert (error.stage, error.code) == ("recognize", "enroll_refused")
     assert answers["r3"].result == "Blue"
     assert not setting.requests.returned
-    assert not setting.requests.buried
+    assert not setting.requests.dead_lettered
 
 
 async def test_without_a_key_nobody_is_enrolled_and_faces_are_named() -> None:
@@ -174,7 +174,7 @@ async def test_a_body_that_is_no_message_does_not_disturb_its_neighbours() -> No
     setting.requests.preload(b'{"request_id": "bad", "faces": 3}', enrolment("Red", "r1"), b"junk")
     answers = await setting.run_until_empty()
     assert (answers["bad"].status, answers["r1"].status) == ("failed", "done")
-    assert [body for body, _ in setting.requests.buried] == [b"junk"]
+    assert [body for body, _ in setting.requests.dead_lettered] == [b"junk"]
 
 
 async def test_outcomes_are_counted() -> None:

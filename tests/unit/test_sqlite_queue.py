@@ -92,7 +92,7 @@ async def test_commits_only_with_queues_of_its_file(queue: SqliteQueue, tmp_path
 async def test_a_message_given_back_comes_before_newer_ones(queue: SqliteQueue) -> None:
     await queue.send([b"1", b"2"])
     (first,) = await queue.receive(1, wait=0)
-    await queue.give_back([first])
+    await queue.release([first])
     assert [lease.body for lease in await queue.receive(2, wait=0)] == [b"1", b"2"]
 
 
@@ -101,7 +101,7 @@ async def test_a_message_given_back_unused_has_not_been_received(queue: SqliteQu
     for _ in range(2 * MAX_RECEIVES):
         (lease,) = await queue.receive(1, wait=0)
         assert lease.receives == 1
-        await queue.give_back([lease], unused=True)
+        await queue.release([lease], count_attempt=False)
     assert await queue.dead_letters().receive(1, wait=0) == []
 
 
@@ -137,7 +137,7 @@ async def test_a_message_lost_at_every_receive_goes_to_the_dead_letters(database
 async def test_dead_letters_are_a_queue_without_a_limit_of_receives(queue: SqliteQueue) -> None:
     await queue.send([b"poison"])
     (lease,) = await queue.receive(1, wait=0)
-    await queue.bury(lease, "it cannot be read")
+    await queue.dead_letter(lease, "it cannot be read")
     dead = queue.dead_letters()
     for _ in range(MAX_RECEIVES + 1):
         await _receive_and_lose(dead)
@@ -151,7 +151,7 @@ async def test_dead_letters_are_a_queue_without_a_limit_of_receives(queue: Sqlit
 async def test_the_reason_of_a_buried_message_is_kept(database: Database, queue: SqliteQueue) -> None:
     await queue.send([b"poison"])
     (lease,) = await queue.receive(1, wait=0)
-    await queue.bury(lease, "it cannot be read")
+    await queue.dead_letter(lease, "it cannot be read")
     assert [row[:2] for row in await database.read(_dead_letters)] == [(1, "it cannot be read")]
 
 
@@ -161,7 +161,7 @@ async def test_dead_letters_leave_when_they_take_too_much_room(
     monkeypatch.setattr("facewire.adapters.sqlite.queue.DEAD_BYTES", 250)
     await queue.send([b"%d" % number * 100 for number in range(4)])
     for lease in await queue.receive(4, wait=0):
-        await queue.bury(lease, "it cannot be read")
+        await queue.dead_letter(lease, "it cannot be read")
     assert [letter.body[:1] for letter in await queue.dead_letters().receive(9, wait=0)] == [b"2", b"3"]
 
 
@@ -169,7 +169,7 @@ async def test_dead_letters_leave_when_they_are_old(queue: SqliteQueue, monkeypa
     monkeypatch.setattr("facewire.adapters.sqlite.queue.TRIM_SECONDS", 0.0)
     await queue.send([b"1"])
     (lease,) = await queue.receive(1, wait=0)
-    await queue.bury(lease, "it cannot be read")
+    await queue.dead_letter(lease, "it cannot be read")
     monkeypatch.setattr("facewire.adapters.sqlite.queue.DEAD_SECONDS", -1.0)
     await queue.receive(1, wait=0)
     assert (await queue.depth()).dead == 0
@@ -180,7 +180,7 @@ async def test_a_clock_that_is_set_back_keeps_no_message_lent_or_delayed(databas
     queue = SqliteQueue(database, "test", clock=wall)
     await queue.send([b"1", b"2"])
     (_, delayed) = await queue.receive(2, wait=0)
-    await queue.give_back([delayed], delay=60)
+    await queue.release([delayed], delay=60)
     assert await queue.receive(2, wait=0) == []
     wall.moment -= timedelta(hours=1)
     assert [lease.body for lease in await queue.receive(2, wait=0)] == [b"1", b"2"]
@@ -205,7 +205,7 @@ async def test_leases_and_delays_of_the_usual_length_are_no_work_of_the_clock(
     await queue.send([b"1", b"2"])
     (first, second) = await queue.receive(2, wait=0)
     await queue.extend([first], 1000)
-    await queue.give_back([second], delay=2000)
+    await queue.release([second], delay=2000)
     assert await queue.receive(2, wait=0) == []
     wall.moment += timedelta(seconds=901)  # a delay lasts 15 minutes at most
     assert [lease.body for lease in await queue.receive(2, wait=0)] == [b"2"]
@@ -216,7 +216,7 @@ async def test_a_jump_of_the_clock_drops_no_dead_letter(database: Database) -> N
     queue = SqliteQueue(database, "test", clock=wall)
     await queue.send([b"1"])
     (lease,) = await queue.receive(1, wait=0)
-    await queue.bury(lease, "it cannot be read")
+    await queue.dead_letter(lease, "it cannot be read")
     wall.moment += timedelta(days=15)
     await queue.receive(1, wait=0)
     assert (await queue.depth()).dead == 1
@@ -226,7 +226,7 @@ async def test_depth_counts_waiting_delayed_and_leased(queue: SqliteQueue) -> No
     assert await queue.depth() == QueueDepth(0, 0, 0, 0)
     await queue.send([b"12345"] * 4)
     first, second, _ = await queue.receive(3, wait=0)
-    await queue.give_back([first], delay=60)
+    await queue.release([first], delay=60)
     assert await queue.depth() == QueueDepth(waiting=2, leased=2, dead=0, bytes=20)
     await queue.acknowledge([second])
     assert await queue.depth() == QueueDepth(waiting=2, leased=1, dead=0, bytes=15)
@@ -244,7 +244,7 @@ async def test_a_send_wakes_a_waiting_receive_at_once(database: Database, queue:
 async def test_a_waiting_receive_wakes_when_a_delay_is_over(queue: SqliteQueue) -> None:
     await queue.send([b"1"])
     (lease,) = await queue.receive(1, wait=0)
-    await queue.give_back([lease], delay=0.2)
+    await queue.release([lease], delay=0.2)
     started = time.monotonic()
     assert len(await queue.receive(1, wait=10)) == 1
     assert 0.1 < time.monotonic() - started < 0.7

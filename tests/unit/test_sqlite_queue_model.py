@@ -115,14 +115,14 @@ class QueueMachine(RuleBasedStateMachine):
             self.messages.remove(message)
 
     @rule(lease=leases, delayed=st.booleans())
-    def give_back(self, lease: Lease, *, delayed: bool) -> None:
-        self.runner.run(self.queue.give_back([lease], delay=FAR if delayed else 0))
+    def release(self, lease: Lease, *, delayed: bool) -> None:
+        self.runner.run(self.queue.release([lease], delay=FAR if delayed else 0))
         for message in self._held(lease):
             message.state, message.receipt = "delayed" if delayed else "due", None
 
     @rule(lease=leases)
-    def bury(self, lease: Lease) -> None:
-        self.runner.run(self.queue.bury(lease, "a test"))
+    def dead_letter(self, lease: Lease) -> None:
+        self.runner.run(self.queue.dead_letter(lease, "a test"))
         for message in self._held(lease):
             self._bury(message)
 

@@ -197,7 +197,7 @@ async def test_the_end_does_not_wait_for_a_poll_that_was_given_up_long_ago(
 
 async def test_an_untried_message_that_has_used_up_its_receives_is_replaced(queue: SqsQueue, sqs: FakeSqs) -> None:
     fresh, worn = Lease("fresh", b"fresh", MAX_RECEIVES - 1), Lease("worn", b"worn", MAX_RECEIVES)
-    await queue.give_back([fresh, worn], unused=True)
+    await queue.release([fresh, worn], count_attempt=False)
 
     (shown,) = sqs.named("change_message_visibility_batch")
     (sent,) = sqs.named("send_message_batch")
@@ -208,7 +208,7 @@ async def test_an_untried_message_that_has_used_up_its_receives_is_replaced(queu
 
 
 async def test_a_message_that_was_tried_keeps_its_count(queue: SqsQueue, sqs: FakeSqs) -> None:
-    await queue.give_back([Lease("worn", b"worn", MAX_RECEIVES)], delay=1.2)
+    await queue.release([Lease("worn", b"worn", MAX_RECEIVES)], delay=1.2)
     assert sqs.named("send_message_batch") == []
     (shown,) = sqs.named("change_message_visibility_batch")
     assert shown["Entries"][0]["VisibilityTimeout"] == 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from facewire.runtime.background import background
-from facewire.runtime.backoff import cut_off, end_if_cancelled
+from facewire.runtime.backoff import end_if_cancelled, run_until
 
 
 async def after(event: asyncio.Event) -> str:
@@ -19,11 +19,11 @@ async def after(event: asyncio.Event) -> str:
 async def test_work_that_ends_before_the_stop_or_in_the_moment_after_it_counts() -> None:
     stop, goes_on = asyncio.Event(), asyncio.Event()
     goes_on.set()
-    assert await cut_off(after(goes_on), stop, moment=0, grace=1) == "done"
+    assert await run_until(after(goes_on), stop, moment=0, grace=1) == "done"
     goes_on.clear()
     stop.set()
     asyncio.get_running_loop().call_later(0.01, goes_on.set)
-    assert await cut_off(after(goes_on), stop, moment=5, grace=1) == "done"
+    assert await run_until(after(goes_on), stop, moment=5, grace=1) == "done"
 
 
 async def test_work_that_waits_longer_is_cut_off_and_may_tidy_up() -> None:
@@ -37,7 +37,7 @@ async def test_work_that_waits_longer_is_cut_off_and_may_tidy_up() -> None:
             await asyncio.sleep(0.01)
             tidied.set()
 
-    assert await cut_off(work(), stop, moment=0, grace=5) is None
+    assert await run_until(work(), stop, moment=0, grace=5) is None
     assert tidied.is_set()
 
 
@@ -52,9 +52,9 @@ async def test_its_error_is_raised_before_the_stop_and_passed_over_after_the_cut
             raise RuntimeError(message)
 
     with pytest.raises(RuntimeError, match="broken"):
-        await cut_off(work(wait=False), stop, moment=0, grace=1)
+        await run_until(work(wait=False), stop, moment=0, grace=1)
     stop.set()
-    assert await cut_off(work(wait=True), stop, moment=0, grace=1) is None
+    assert await run_until(work(wait=True), stop, moment=0, grace=1) is None
 
 
 async def test_a_caller_that_is_cancelled_takes_the_work_along() -> None:
@@ -67,7 +67,7 @@ async def test_a_caller_that_is_cancelled_takes_the_work_along() -> None:
         finally:
             ended.set()
 
-    caller = asyncio.create_task(cut_off(work(), asyncio.Event(), moment=0, grace=1))
+    caller = asyncio.create_task(run_until(work(), asyncio.Event(), moment=0, grace=1))
     await running.wait()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -125,7 +125,7 @@ class Batches:
     async def _give_back(self, lease: Lease, verdict: Verdict) -> None:
         if self.queue is not None:
             seconds = verdict.seconds if isinstance(verdict, RetryAfter) else self.retry.delay(lease.receives)
-            await self.queue.give_back([lease], delay=seconds)
+            await self.queue.release([lease], delay=seconds)
 
     async def _dead_letter(self, outgoing: Sequence[Outgoing]) -> None:
         """Leave the answer to what reads the dead letters or, as earlier deployments have none, send it."""

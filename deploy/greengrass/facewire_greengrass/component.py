@@ -12,7 +12,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 )
 
 from facewire.runtime.background import background
-from facewire.runtime.backoff import cut_off
+from facewire.runtime.backoff import run_until
 from facewire.runtime.logs import configure_logging
 from facewire_greengrass.configuration import Configuration, Prepared
 from facewire_greengrass.frames import IpcFrames
@@ -75,7 +75,7 @@ class _Component:
 
     async def _next(self, current: ComponentSettings | None) -> Prepared | None:
         """Return the settings that come after `current`, None once the component is to stop."""
-        return await cut_off(self.configuration.next(current), self.stop, moment=0, grace=_PREPARE_GRACE_SECONDS)
+        return await run_until(self.configuration.next(current), self.stop, moment=0, grace=_PREPARE_GRACE_SECONDS)
 
     async def _report_running(self) -> None:
         """Tell each nucleus that comes that the component runs; until cancelled."""

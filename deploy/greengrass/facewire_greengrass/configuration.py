@@ -18,7 +18,7 @@ from awsiot.greengrasscoreipc.model import (  # type: ignore[import-untyped]
 
 from facewire.adapters.mqtt.tls import tls_context
 from facewire.domain.errors import ModelError, SettingsError, needs_operator
-from facewire.runtime.backoff import growing_pauses, happens_within
+from facewire.runtime.backoff import growing_pauses, wait_event
 from facewire.runtime.loading import load_face_detector
 from facewire.stages.detect import FaceDetector
 from facewire_greengrass.nucleus import Nucleus, Subscription
@@ -78,7 +78,7 @@ class Configuration:
                     return await asyncio.to_thread(_prepare, settings)
             except NucleusError as error:
                 _log.warning("the configuration could not be read", error=error.code, detail=error.detail)
-                await happens_within(self._changed, next(pauses))
+                await wait_event(self._changed, next(pauses))
                 self._changed.set()
             except (SettingsError, ModelError) as error:
                 if current is None:
@@ -89,7 +89,7 @@ class Configuration:
         """Return once something may have changed, and nothing for a moment since."""
         await self._changed.wait()
         self._changed.clear()
-        while await happens_within(self._changed, SETTLE_SECONDS):
+        while await wait_event(self._changed, SETTLE_SECONDS):
             self._changed.clear()
 
     async def _read(self) -> ComponentSettings:

@@ -21,7 +21,7 @@ from facewire.adapters.sqlite.queue import SqliteQueue
 from facewire.adapters.sqlite.spool import REFUSALS_BYTES, FrameIntake, Spool
 from facewire.stages.detect import FaceDetector
 from facewire.work.forwarding import forward_answers, forward_dead_letters
-from facewire_detector.intake import FrameSource, Intake, take_and_leave
+from facewire_detector.intake import FrameSource, Intake, consume_frames
 from facewire_detector.worker import run_detector
 from facewire_greengrass.configuration import Prepared
 from facewire_greengrass.frames import BrokerFrames, IpcFrames, reading
@@ -55,7 +55,7 @@ class Pipeline:
     publish: Publish
 
     async def run(self, ended: asyncio.Event, stop: asyncio.Event) -> None:
-        """Detect until `ended` is set, then finish what is in hand. The topic is left only if `stop` is set as well."""
+        """Detect until `ended` is set, then finish what is in flight. The topic is left only with `stop`."""
         worked = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             moves = [tasks.create_task(move, name=name) for name, move in self._moves(ended, worked)]
@@ -72,7 +72,7 @@ class Pipeline:
 
     async def _take(self, ended: asyncio.Event, stop: asyncio.Event) -> None:
         leaves = self.settings.source == "ipc"
-        await take_and_leave(
+        await consume_frames(
             self.source,
             Intake(FrameIntake(self.inbox, self.refusals), self.refusals),
             stop=ended,

@@ -17,7 +17,7 @@ from facewire.domain.errors import IntakeError, QueueError, StoreError
 from facewire.domain.messages import Frame, RecognizedFaces, failed
 from facewire.domain.ports import Queue
 from facewire.runtime import metrics
-from facewire.runtime.backoff import growing_pauses, happens_within
+from facewire.runtime.backoff import growing_pauses, wait_event
 from facewire_detector.topics import read_frame, refusal
 
 STAGE = "intake"
@@ -86,13 +86,13 @@ async def take_from_mqtt(
 ) -> None:
     """Commit the frames that `connection` receives until `stop` is set.
 
-    Many commits run at once; acknowledgements keep the order of arrival. After the stop what is in hand has
+    Many commits run at once; acknowledgements keep the order of arrival. After the stop what is in flight has
     `drain_seconds` to be committed; the broker keeps the rest for the next connection of the same identifier.
     """
-    await take_and_leave(connection, intake, stop=stop, drain_seconds=drain_seconds, may_leave=lambda: False)
+    await consume_frames(connection, intake, stop=stop, drain_seconds=drain_seconds, may_leave=lambda: False)
 
 
-async def take_and_leave(  # noqa: PLR0913 - all but source and intake are named
+async def consume_frames(  # noqa: PLR0913 - all but source and intake are named
     connection: FrameSource,
     intake: Intake,
     *,
@@ -130,23 +130,23 @@ class _MqttIntake:
         self._reading = reading
         self._places = asyncio.Semaphore(MAX_COMMITS)
         self._large_places = asyncio.Semaphore(MAX_LARGE_COMMITS)
-        self._in_hand = 0
+        self._in_flight = 0
         self._moved = asyncio.Event()
 
     async def read(self, connection: FrameSource, tasks: asyncio.TaskGroup) -> None:
         async for message in connection.messages():
             await self._places.acquire()
-            self._in_hand += 1
+            self._in_flight += 1
             self._moved.set()
             tasks.create_task(self._take(message), name="mqtt commit").add_done_callback(self._free_place)
 
     async def fall_quiet(self, seconds: float) -> None:
-        """Return once nothing is in hand, and nothing has come for that long."""
-        while await happens_within(self._moved, seconds) or self._in_hand:
+        """Return once nothing is in flight, and nothing has come for that long."""
+        while await wait_event(self._moved, seconds) or self._in_flight:
             self._moved.clear()
 
     def _free_place(self, _: asyncio.Task[None]) -> None:
-        self._in_hand -= 1
+        self._in_flight -= 1
         self._moved.set()
         self._places.release()
 

@@ -22,8 +22,8 @@ from facewire.runtime.readiness import Depth, Readiness, still_loading
 from facewire.runtime.settings import LONGEST_WAIT_SECONDS, AwsSettings, DetectorSettings, ProbeSettings
 from facewire.stages.detect import FaceDetector
 from facewire.work.forwarding import forward_answers, forward_dead_letters
-from facewire_detector.intake import Intake, take_and_leave
-from facewire_detector.sessions import look_after_sessions
+from facewire_detector.intake import Intake, consume_frames
+from facewire_detector.sessions import drain_orphaned_sessions
 from facewire_detector.slots import Slot, lowest_free_slot
 from facewire_detector.topics import DETECTORS_TOPIC, SHARED_TOPICS
 from facewire_detector.worker import run_detector
@@ -52,7 +52,7 @@ class DetectorServiceSettings(DetectorSettings, AwsSettings, ProbeSettings):
 
 
 async def run_detector_service(settings: DetectorServiceSettings, stop: asyncio.Event) -> None:
-    """Detect until `stop` is set; then be dealt no more, finish what is in hand, and leave the rest to the others.
+    """Detect until `stop` is set; then be dealt no more, finish what is in flight, and leave the rest to the others.
 
     SettingsError or ModelError where it cannot start. A broker or queue out of reach is waited for: `/readyz` names it.
     """
@@ -68,7 +68,7 @@ async def run_detector_service(settings: DetectorServiceSettings, stop: asyncio.
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _DetectorApp:
     """What the detector stands on, open."""
 
     settings: DetectorServiceSettings
@@ -85,7 +85,7 @@ class _Parts:
         async with asyncio.TaskGroup() as tasks:
             forwarding = tasks.create_task(self._forward(worked), name="forwarding")
             intake = Intake(FrameIntake(self.inbox, self.answers), self.answers)
-            sessions = look_after_sessions(self.settings, self.slot.folder, intake, self.connection)
+            sessions = drain_orphaned_sessions(self.settings, self.slot.folder, intake, self.connection)
             while_working = [
                 tasks.create_task(sessions, name="sessions"),
                 tasks.create_task(self._say_present(), name="presence"),
@@ -104,7 +104,7 @@ class _Parts:
 
     async def _take(self, intake: Intake, stop: asyncio.Event) -> None:
         async with background(self._mark_subscribed(stop), name="mark the slot"):
-            await take_and_leave(
+            await consume_frames(
                 self.connection,
                 intake,
                 stop=stop,
@@ -165,7 +165,7 @@ class _Parts:
 
 
 @asynccontextmanager
-async def _opened(settings: DetectorServiceSettings) -> AsyncIterator[_Parts]:
+async def _opened(settings: DetectorServiceSettings) -> AsyncIterator[_DetectorApp]:
     folder = settings.data_dir
     async with open_database(folder / "inbox.db") as database, SqsQueues.open(settings) as queues:
         answers = Spool(
@@ -188,4 +188,4 @@ async def _opened(settings: DetectorServiceSettings) -> AsyncIterator[_Parts]:
             async with MqttConnection.open(
                 settings, identifier=slot.identifier, subscriptions=SHARED_TOPICS
             ) as connection:
-                yield _Parts(settings, slot, inbox, answers, requests, responses, connection)
+                yield _DetectorApp(settings, slot, inbox, answers, requests, responses, connection)

@@ -6,9 +6,9 @@ from pathlib import Path
 import structlog
 
 from facewire.adapters.mqtt.connection import MqttConnection
-from facewire.runtime.backoff import happens_within
+from facewire.runtime.backoff import wait_event
 from facewire.runtime.settings import MqttSettings
-from facewire_detector.intake import Intake, take_and_leave
+from facewire_detector.intake import Intake, consume_frames
 from facewire_detector.slots import Slot, abandoned_slot
 from facewire_detector.topics import SHARED_TOPICS
 
@@ -19,14 +19,14 @@ _LONGEST_SECONDS = 120.0
 _log = structlog.get_logger(__name__)
 
 
-async def look_after_sessions(settings: MqttSettings, folder: Path, intake: Intake, own: MqttConnection) -> None:
+async def drain_orphaned_sessions(settings: MqttSettings, folder: Path, intake: Intake, own: MqttConnection) -> None:
     """Look every two seconds for a slot that a detector has left behind, and end its session; until cancelled.
 
     Until this detector's `own` connection is up, there may be nobody else that messages could be dealt to.
     """
     never = asyncio.Event()
     while True:
-        await happens_within(never, LOOK_SECONDS)
+        await wait_event(never, LOOK_SECONDS)
         await own.wait_connected()
         try:
             with abandoned_slot(folder) as slot:
@@ -40,7 +40,7 @@ async def _end_session(settings: MqttSettings, slot: Slot, intake: Intake) -> No
     at_once = asyncio.Event()
     at_once.set()
     async with MqttConnection.open(settings, identifier=slot.identifier, subscriptions=SHARED_TOPICS) as connection:
-        ended = await take_and_leave(
+        ended = await consume_frames(
             connection, intake, stop=at_once, may_leave=lambda: True, drain_seconds=_LONGEST_SECONDS
         )
     if ended:

@@ -56,7 +56,7 @@ def url_of(listener: socket.socket, settings: GatewaySettings) -> str:
 async def serve(
     app: FastAPI, listener: socket.socket, settings: GatewaySettings, *, feed: Feed, stop: asyncio.Event
 ) -> None:
-    """Serve `app`, made by `create_app`, on `listener` until `stop` is set; then finish what is in hand.
+    """Serve `app`, made by `create_app`, on `listener` until `stop` is set; then finish what is in flight.
 
     Event streams and long polls end at the stop, and uploads that are still arriving are refused. Requests
     that take longer than `drain_seconds` are cut off. Closes the socket.

@@ -24,10 +24,10 @@ from facewire_gateway.api.auth import KeyRing, keys_of
 from facewire_gateway.app import create_app
 from facewire_gateway.connections import raise_open_files_limit
 from facewire_gateway.delivery.answers import answers_going_out
-from facewire_gateway.delivery.audience import Replica
 from facewire_gateway.delivery.backlog import DETECTORS_TOPIC, Backlog, Detectors
 from facewire_gateway.delivery.feed import Feed
 from facewire_gateway.delivery.handover import LEASE_SECONDS, HandOver
+from facewire_gateway.delivery.notifier import ReplicatedNotifier
 from facewire_gateway.delivery.outbox import Outbox
 from facewire_gateway.delivery.publish import ResultPublisher
 from facewire_gateway.delivery.relay import RESULTS_TOPICS, relay
@@ -70,7 +70,7 @@ async def run_gateway(settings: GatewayServiceSettings, stop: asyncio.Event) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _GatewayApp:
     """What the gateway stands on, open."""
 
     settings: GatewayServiceSettings
@@ -108,7 +108,7 @@ class _Parts:
         answers = answers_going_out(
             settings,
             results=self.results,
-            audience=Replica(feed, publisher, self.outbox),
+            notifier=ReplicatedNotifier(feed, publisher, self.outbox),
             publisher=publisher,
             responses=self.responses,
             dead_letters={queue.name: queue.dead_letters() for queue in (frames, self.requests, self.responses)},
@@ -152,7 +152,7 @@ class _Parts:
 
 
 @asynccontextmanager
-async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_Parts]:
+async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_GatewayApp]:
     key = enroll_key(settings.data_dir, settings.enroll_key)
     async with (
         open_database(settings.outbox_file) as database,
@@ -180,4 +180,4 @@ async def _opened(settings: GatewayServiceSettings) -> AsyncIterator[_Parts]:
             id_window_seconds=settings.id_window_seconds,
         )
         requests, responses = queues.queue(settings.request_queue), queues.queue(settings.response_queue)
-        yield _Parts(settings, key, results, gallery, outbox, requests, responses, publishing, listening)
+        yield _GatewayApp(settings, key, results, gallery, outbox, requests, responses, publishing, listening)

@@ -21,7 +21,7 @@ class RecognizerServiceSettings(RecognizerSettings, StoreSettings, ProbeSettings
 
 
 async def run_recognizer_service(settings: RecognizerServiceSettings, stop: asyncio.Event) -> None:
-    """Recognise until `stop` is set; then finish what is in hand, and leave the rest to the others.
+    """Recognise until `stop` is set; then finish what is in flight, and leave the rest to the others.
 
     SettingsError or ModelError where it cannot start, StoreError where the gallery cannot be read at the start. A queue
     out of reach is waited for: `/readyz` names it.

@@ -24,15 +24,15 @@ from facewire.runtime.cores import usable_cores
 from facewire.runtime.logs import configure_logging
 from facewire.runtime.process import keep_memory_level, stop_on_signals
 from facewire.runtime.settings import MqttSettings
-from facewire_detector.intake import Intake, take_and_leave
+from facewire_detector.intake import Intake, consume_frames
 from facewire_detector.topics import FRAMES_TOPIC
 from facewire_detector.worker import run_detector
 from facewire_gateway.api.auth import KeyRing, keys_of
 from facewire_gateway.app import create_app
 from facewire_gateway.connections import raise_open_files_limit
 from facewire_gateway.delivery.answers import answers_going_out
-from facewire_gateway.delivery.audience import SoleGateway
 from facewire_gateway.delivery.feed import Feed
+from facewire_gateway.delivery.notifier import LocalNotifier
 from facewire_gateway.delivery.publish import ResultPublisher
 from facewire_gateway.server import listen, serve, url_of
 from facewire_recognizer.worker import run_recognizer
@@ -87,7 +87,7 @@ class _Kept:
         return self.inbox, self.requests, self.responses
 
     async def end_leases(self) -> None:
-        """Take back what a process that was killed had in hand; nobody else can have, the folder is claimed."""
+        """Take back what a process that was killed had in flight; nobody else can have, the folder is claimed."""
         for queue in self.queues:
             await queue.end_leases()
 
@@ -97,7 +97,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
     """Run everything while the block does; it takes frames and answers when the block starts.
 
     Started in the order database, broker, recognizer, detector, gateway; cameras are let in last. In the end they are
-    shut out first; what the broker has taken of them until then is committed and what is in hand is finished, within
+    shut out first; what the broker has taken of them until then is committed and what is in flight is finished, within
     `drain_seconds`, and the rest waits in the database for the next start. SettingsError or
     ModelError where it cannot start; an ExceptionGroup where one of the tasks fails.
     """
@@ -119,7 +119,7 @@ async def running_system(settings: StandaloneSettings) -> AsyncIterator[System]:
             kept = _Kept.in_database(database, settings)
             await kept.end_leases()
             frames = _Frames(cameras, broker)
-            parts = _Parts(settings, stages, threads, kept, frames, ResultPublisher(publishing), key)
+            parts = _StandaloneApp(settings, stages, threads, kept, frames, ResultPublisher(publishing), key)
             async with parts.running() as system:
                 yield system
 
@@ -174,7 +174,7 @@ class _Frames:
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _StandaloneApp:
     """The parts of the system, and how they run together."""
 
     settings: StandaloneSettings
@@ -212,7 +212,7 @@ class _Parts:
                 answers_going_out(
                     self.settings,
                     results=kept.results,
-                    audience=SoleGateway(feed, self.publisher),
+                    notifier=LocalNotifier(feed, self.publisher),
                     publisher=self.publisher,
                     responses=kept.responses,
                     dead_letters={queue.name: queue.dead_letters() for queue in kept.queues},
@@ -267,7 +267,7 @@ class _Parts:
 
     async def _take(self, intake: Intake) -> None:
         drain_seconds = self.settings.drain_seconds
-        await take_and_leave(self.frames, intake, stop=self.stop, may_leave=lambda: True, drain_seconds=drain_seconds)
+        await consume_frames(self.frames, intake, stop=self.stop, may_leave=lambda: True, drain_seconds=drain_seconds)
 
     async def _database_lacks(self) -> str | None:
         await self.kept.database.check()

@@ -29,11 +29,11 @@ class Known:
     received_at: datetime
     gallery_version: int | None = None
 
-    def stands_for(self, frame: Frame, window: timedelta) -> bool:
+    def same_request(self, frame: Frame, window: timedelta) -> bool:
         """Tell whether `frame` is the request known: the same content, received before the window is over."""
         return self._is_of(frame.content_sha256) and frame.received_at - self.received_at <= window
 
-    def is_over(self, answer: RecognizedFaces, window: timedelta) -> bool:
+    def window_expired(self, answer: RecognizedFaces, window: timedelta) -> bool:
         """Tell whether the answer is to a later request under a used id, one that nobody has announced.
 
         A failure without a content hash comes from a message that could not be read, and proves no new request.
@@ -42,7 +42,7 @@ class Known:
             return False
         return answer.received_at - self.received_at > window or self._is_asked_anew(answer)
 
-    def yields_to(self, answer: RecognizedFaces) -> bool:
+    def is_better(self, answer: RecognizedFaces) -> bool:
         """Tell whether the answer is to the request known, and better than what is known of it.
 
         What failed for a reason of the moment before the frame was sent again is no answer to the later attempt.

@@ -195,14 +195,14 @@ class Queue(Sender, Protocol):
     async def acknowledge(self, leases: Sequence[Lease]) -> None:
         """Delete the messages. A lease that has already ended is passed over."""
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+    async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
         """Let others receive the messages again, `delay` seconds from now.
 
-        `unused` says that nobody has tried them: the receive does not count. A queue whose count cannot be turned
+        Without `count_attempt` the receive does not count: no attempt was made. A queue whose count cannot be turned
         back, as that of SQS, passes over it.
         """
 
-    async def bury(self, lease: Lease, reason: str) -> None:
+    async def dead_letter(self, lease: Lease, reason: str) -> None:
         """Move the message to the dead letters, with the reason."""
 
 

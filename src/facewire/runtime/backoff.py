@@ -21,7 +21,7 @@ def end_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-async def happens_within(event: asyncio.Event, seconds: float) -> bool:
+async def wait_event(event: asyncio.Event, seconds: float) -> bool:
     """Return whether `event` is set, waiting up to `seconds` for it."""
     try:
         async with asyncio.timeout(seconds):
@@ -59,7 +59,7 @@ def jittered(seconds: float) -> float:
     return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
 
 
-async def uninterrupted(work: Coroutine[Any, Any, None], *, cancelled: asyncio.Event, grace: float) -> None:
+async def shielded(work: Coroutine[Any, Any, None], *, cancelled: asyncio.Event, grace: float) -> None:
     """Run `work` to its end even if the caller is cancelled meanwhile.
 
     A cancellation sets `cancelled`, for the work to come to an end early, and cuts it off after `grace` seconds.
@@ -74,7 +74,7 @@ async def uninterrupted(work: Coroutine[Any, Any, None], *, cancelled: asyncio.E
         raise
 
 
-async def cut_off(work: Coroutine[Any, Any, T], stop: asyncio.Event, *, moment: float, grace: float) -> T | None:
+async def run_until(work: Coroutine[Any, Any, T], stop: asyncio.Event, *, moment: float, grace: float) -> T | None:
     """Return what `work` returns; None where it has not come to its end `moment` seconds after `stop` was set.
 
     What is cut off, or given up as the caller is cancelled, has `grace` seconds to put things in order.

@@ -17,7 +17,7 @@ from facewire.domain.errors import FacewireError, QueueError, StoreError
 from facewire.domain.failures import error_name, error_origin
 from facewire.domain.ports import Queue
 from facewire.runtime import metrics
-from facewire.runtime.backoff import Backoff, cut_off, happens_within
+from facewire.runtime.backoff import Backoff, run_until, wait_event
 from facewire.work.delivery import Delivery, Settled, note_queue_error
 from facewire.work.handler import DeadLetter, Done, Handler, Message, Outcome, RetryAfter, Verdict, request_id_of
 from facewire.work.in_flight import InFlight
@@ -104,10 +104,10 @@ class _Consumer(Generic[M]):
         while not self._stop.is_set():
             try:
                 # A receive that still waits shortly after a stop is cut off, in an orderly way.
-                await cut_off(self._receive(), self._stop, moment=_LAST_RECEIVE_SECONDS, grace=_RETURN_SECONDS)
+                await run_until(self._receive(), self._stop, moment=_LAST_RECEIVE_SECONDS, grace=_RETURN_SECONDS)
             except Exception as error:  # noqa: BLE001 - logged and counted; the next receive may go well
                 note_queue_error(self._handler.name, "receive", error)
-                await happens_within(self._stop, next(pauses))
+                await wait_event(self._stop, next(pauses))
             else:
                 pauses = self._policy.backoff.pauses()
 
@@ -135,7 +135,7 @@ class _Consumer(Generic[M]):
         pauses = self._policy.backoff.pauses()
         while self._policy.hold and (held := [place for place, outcome in enumerate(outcomes) if _is_held(outcome)]):
             self._note_held(outcomes[held[0]], len(held))
-            if await happens_within(self._stop, next(pauses)):
+            if await wait_event(self._stop, next(pauses)):
                 again: Sequence[Outcome] = [RetryAfter(_HELD_SECONDS, count_attempt=False) for _ in held]
             else:
                 again = await attempt(self._handler, [messages[place] for place in held], self._policy.retry)
@@ -172,7 +172,7 @@ class _Consumer(Generic[M]):
             request_id = await asyncio.to_thread(request_id_of, message)
             self._log.warning("a message is retried", request_id=request_id, seconds=round(verdict.seconds, 1), **facts)
         try:
-            await self._queue.give_back([message.lease], delay=verdict.seconds, unused=not verdict.count_attempt)
+            await self._queue.release([message.lease], delay=verdict.seconds, count_attempt=verdict.count_attempt)
         except QueueError as error:
             note_queue_error(self._handler.name, "release", error)
         await self._in_flight.remove([message.lease])
@@ -225,9 +225,9 @@ class _Consumer(Generic[M]):
         try:
             async with asyncio.timeout(_RETURN_SECONDS):
                 # Leased ahead at five stops, a message would count as poison without a single attempt.
-                for part, unused in ((tried, self._policy.hold), (untried, True)):
+                for part, count_attempt in ((tried, not self._policy.hold), (untried, False)):
                     if part:
-                        await self._queue.give_back(part, unused=unused)
+                        await self._queue.release(part, count_attempt=count_attempt)
         except (QueueError, TimeoutError) as error:
             self._log.warning("messages come back when their leases end", messages=len(leases), error=error_name(error))
         await self._in_flight.remove(leases)

@@ -11,7 +11,7 @@ from facewire.domain.errors import FacewireError, QueueError
 from facewire.domain.failures import error_name, error_origin
 from facewire.domain.ports import AtomicQueue, Lease, PartialError, Queue, Sender
 from facewire.runtime import metrics
-from facewire.runtime.backoff import Backoff, happens_within, uninterrupted
+from facewire.runtime.backoff import Backoff, shielded, wait_event
 from facewire.work.handler import Message, Outgoing
 from facewire.work.in_flight import InFlight
 
@@ -73,7 +73,7 @@ class Delivery:
             batch = [await self._settled.get()]
             while not self._settled.empty():
                 batch.append(self._settled.get_nowait())
-            await uninterrupted(self._deliver(batch, refused), cancelled=self._give_up, grace=_GRACE_SECONDS)
+            await shielded(self._deliver(batch, refused), cancelled=self._give_up, grace=_GRACE_SECONDS)
             for _ in batch:
                 self._settled.task_done()
 
@@ -129,7 +129,7 @@ class Delivery:
     async def _dead_letter(self, lease: Lease, reason: str) -> None:
         """Dead-letter the message; where that fails its lease ends, and its next receive does it."""
         try:
-            await self._queue.bury(lease, reason)
+            await self._queue.dead_letter(lease, reason)
         except QueueError as error:
             note_queue_error(self._name, "dead_letter", error)
 
@@ -142,7 +142,7 @@ class Delivery:
                 note_queue_error(self._name, call, error)
             else:
                 return True
-            if await happens_within(self._give_up, pause):
+            if await wait_event(self._give_up, pause):
                 break
         return False
 

@@ -11,7 +11,7 @@ from facewire.domain.errors import FacewireError
 from facewire.domain.gallery import Gallery, GalleryFace
 from facewire.domain.ports import EnrolledFace, GalleryStore
 from facewire.runtime import metrics
-from facewire.runtime.backoff import happens_within
+from facewire.runtime.backoff import wait_event
 from facewire.vision.alignment import align
 from facewire.vision.embedder import Embedder
 from facewire.vision.facecrop import FaceInCrop
@@ -59,7 +59,7 @@ class GallerySync:
 
     async def follow(self, stop: asyncio.Event, *, poll_seconds: float) -> None:
         """Refresh every `poll_seconds` until `stop` is set."""
-        while not await happens_within(stop, poll_seconds):
+        while not await wait_event(stop, poll_seconds):
             await self.refresh_or_log()
 
     async def embed_again(self) -> int:

@@ -36,7 +36,7 @@ def memory_of(content_type: str, size: int) -> int:
 
 
 class Bodies:
-    """The request bodies that are arriving or in hand: `bytes` is the memory they count for, `most` its bound.
+    """The request bodies that are arriving or in flight: `bytes` is the memory they count for, `most` its bound.
 
     Half of `memory` is theirs. The process itself takes 110 MiB, and the copies of the frames that are being written
     (one at a time) and handed over (four) take a further 130 MiB if all are of the largest kind.
@@ -97,7 +97,7 @@ class BodyBudget:
             mine += more
             bodies.bytes += more
             if bodies.bytes > bodies.most:
-                detail = f"uploads in hand take {bodies.bytes:,} bytes of memory, at most {bodies.most:,} are given"
+                detail = f"uploads in flight take {bodies.bytes:,} bytes of memory, at most {bodies.most:,} are given"
                 raise GatewayError("overloaded", f"{detail}: send again in a moment")
             return message
 

@@ -8,11 +8,11 @@ import structlog
 
 from facewire.domain.ports import Queue, ResultStore
 from facewire.runtime.settings import GatewaySettings
-from facewire_gateway.delivery.audience import Audience
 from facewire_gateway.delivery.dead_letters import drain_dead_letters
 from facewire_gateway.delivery.drain import drain_responses
+from facewire_gateway.delivery.expiry import run_expiry
+from facewire_gateway.delivery.notifier import Notifier
 from facewire_gateway.delivery.publish import ResultPublisher
-from facewire_gateway.delivery.sweep import sweep
 
 _log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ async def answers_going_out(  # noqa: PLR0913 - what the gateway stands on, all 
     settings: GatewaySettings,
     *,
     results: ResultStore,
-    audience: Audience,
+    notifier: Notifier,
     publisher: ResultPublisher,
     responses: Queue,
     dead_letters: Mapping[str, Queue],
@@ -36,10 +36,10 @@ async def answers_going_out(  # noqa: PLR0913 - what the gateway stands on, all 
     async with asyncio.TaskGroup() as tasks:
         publishing = tasks.create_task(publisher.run(), name="publisher")
         works = {
-            "drain": drain_responses(responses, results, audience, worked),
-            "sweep": sweep(settings, results, audience, worked),
+            "drain": drain_responses(responses, results, notifier, worked),
+            "expiry": run_expiry(settings, results, notifier, worked),
         } | {
-            f"dead letters of {name}": drain_dead_letters(dead, results, audience, worked)
+            f"dead letters of {name}": drain_dead_letters(dead, results, notifier, worked)
             for name, dead in dead_letters.items()
         }
         draining = [tasks.create_task(work, name=name) for name, work in works.items()]

@@ -52,7 +52,7 @@ class Backlog:
     async def waits(self) -> bool:
         """Return whether requests wait for a recognizer, or may: the queue is out of reach.
 
-        What recognizers have in hand does not count. It would hide a lost copy for as long as they have work at all.
+        What recognizers have in flight does not count. It would hide a lost copy for as long as they have work at all.
         """
         clock = asyncio.get_running_loop()
         if clock.time() - self._looked_at > _STANDS_SECONDS:

@@ -15,8 +15,8 @@ from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy
 from facewire_gateway import metrics
-from facewire_gateway.delivery.audience import Audience
 from facewire_gateway.delivery.drain import ANSWERS, settle
+from facewire_gateway.delivery.notifier import Notifier
 
 _log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ DEAD_LETTERS = replace(ANSWERS, dead_letter=False, retry=RetryStrategy(delays=(1
 
 
 async def drain_dead_letters(
-    dead: Queue, results: ResultStore, notifier: Audience, stop: asyncio.Event, *, policy: Policy = DEAD_LETTERS
+    dead: Queue, results: ResultStore, notifier: Notifier, stop: asyncio.Event, *, policy: Policy = DEAD_LETTERS
 ) -> None:
     """Answer each request in `dead` with `failed`, unless it has a better answer, and delete the message.
 
@@ -40,7 +40,7 @@ class _DeadLetters(Handler[RecognizedFaces | None]):
     name: ClassVar[str] = "dead letters"
     error: ClassVar[type[FacewireError]] = StoreError
 
-    def __init__(self, results: ResultStore, notifier: Audience) -> None:
+    def __init__(self, results: ResultStore, notifier: Notifier) -> None:
         self._results = results
         self._notifier = notifier
 

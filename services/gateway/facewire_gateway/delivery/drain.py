@@ -11,7 +11,7 @@ from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy
 from facewire_gateway import metrics
-from facewire_gateway.delivery.audience import Audience
+from facewire_gateway.delivery.notifier import Notifier
 
 #: A batch waits for a store that is out of reach, so that an outage does not use up the receives after which a message
 #: is dead-lettered. SQS hands out 10 messages at once and waits 20 s at the most; each receive there is paid for.
@@ -26,8 +26,8 @@ ANSWERS = Policy(
 )
 
 
-async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, audience: Audience) -> int:
-    """Keep `answers`, tell `audience` of those that were better than what was there, return their number.
+async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, notifier: Notifier) -> int:
+    """Keep `answers`, tell `notifier` of those that were better than what was there, return their number.
 
     An id conflict is told to the camera and kept only where the request that it refuses is the pending one; else the
     request of that id has its own answer. StoreError where the store is out of reach; nobody has been told anything
@@ -40,12 +40,12 @@ async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, audie
     metrics.ANSWERS.labels("known_already").inc(len(answers) - len(conflicts) - len(kept))
     new = {(answer.request_id, answer.answered_at) for answer in kept}
     unkept = [answer for answer in answers if (answer.request_id, answer.answered_at) not in new]
-    kept_before, others = await _told_all_the_same(unkept, results)
-    await audience.tell([*kept, *kept_before], others)
+    kept_before, others = await _to_tell_again(unkept, results)
+    await notifier.tell([*kept, *kept_before], others)
     return len(kept)
 
 
-async def _told_all_the_same(
+async def _to_tell_again(
     unkept: Sequence[RecognizedFaces], results: ResultStore
 ) -> tuple[list[RecognizedFaces], list[RecognizedFaces]]:
     """Return the answers that are kept already, and those to other messages than the known request.
@@ -105,7 +105,7 @@ async def _is_awaited(conflict: RecognizedFaces, results: ResultStore) -> bool:
 
 
 async def drain_responses(
-    responses: Queue, results: ResultStore, notifier: Audience, stop: asyncio.Event, *, policy: Policy = ANSWERS
+    responses: Queue, results: ResultStore, notifier: Notifier, stop: asyncio.Event, *, policy: Policy = ANSWERS
 ) -> None:
     """Settle what comes over `responses`, and only then acknowledge it, until `stop` is set and the queue is empty.
 
@@ -120,7 +120,7 @@ class Answers(Handler[RecognizedFaces]):
     name: ClassVar[str] = "answers"
     error: ClassVar[type[FacewireError]] = StoreError
 
-    def __init__(self, results: ResultStore, notifier: Audience) -> None:
+    def __init__(self, results: ResultStore, notifier: Notifier) -> None:
         self._results = results
         self._notifier = notifier
 

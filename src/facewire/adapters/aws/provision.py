@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 #: The dead letters of a queue are a queue of this name behind its own.
 DEAD_SUFFIX = "-dead"
-#: Our workers bury a message on its fifth receive; SQS's own count catches those that crash every worker.
+#: Our workers dead-letter a message on its fifth receive; SQS's own count catches those that crash every worker.
 NATIVE_MAX_RECEIVES = 10
 #: A lease where the receiver names no other.
 LEASE_SECONDS = 30

@@ -41,10 +41,10 @@ _RETURN_DUE = "UPDATE messages SET visible_at = 0 WHERE queue = ? AND visible_at
 _RETURN_IMPOSSIBLE = """
     UPDATE messages SET visible_at = ?
     WHERE queue = ? AND visible_at > ? AND (receipt IS NOT NULL OR visible_at > ?)"""
-_BURY = """
+_DEAD_LETTER = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
     WHERE id = ? AND receipt = ?"""
-_BURY_DUE = """
+_DEAD_LETTER_DUE = """
     UPDATE messages SET queue = ?, visible_at = 0, receipt = NULL, buried_at = ?, reason = ?
     WHERE queue = ? AND visible_at > 0 AND visible_at <= ? AND receives >= ?"""
 _ACKNOWLEDGE = "DELETE FROM messages WHERE id = ? AND receipt = ?"
@@ -162,23 +162,25 @@ class SqliteQueue(Queue):
         """Delete the messages. A lease that has already ended is passed over."""
         await self._change_all(_ACKNOWLEDGE, [_key(lease) for lease in leases])
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
-        """Let others receive the messages again, `delay` seconds from now; if `unused` the receive does not count.
+    async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
+        """Let others receive the messages again, `delay` seconds from now.
+
+        Without `count_attempt` the receive does not count.
 
         A delay of more than 15 minutes is one of 15 minutes.
         """
         due = self._now() + min(delay, LONGEST_DELAY_SECONDS)
-        rows = [(due, int(unused), *_key(lease)) for lease in leases]
+        rows = [(due, int(not count_attempt), *_key(lease)) for lease in leases]
         await self._change_all(_GIVE_BACK, rows)
         self._signal.notify()
 
-    async def bury(self, lease: Lease, reason: str) -> None:
+    async def dead_letter(self, lease: Lease, reason: str) -> None:
         """Move the message to the dead letters, with the reason. A lease that has already ended is passed over."""
         key = _key(lease)
 
         def change(connection: sqlite3.Connection) -> None:
             now = self._now()
-            connection.execute(_BURY, (self._dead, now, reason, *key))
+            connection.execute(_DEAD_LETTER, (self._dead, now, reason, *key))
             self._trim_dead(connection)
 
         await self._write(change)
@@ -244,7 +246,7 @@ class SqliteQueue(Queue):
     def _bring_back(self, connection: sqlite3.Connection, now: float) -> None:
         if not self.name.endswith(DEAD_SUFFIX):
             reason = f"received {MAX_RECEIVES} times and never acknowledged"
-            connection.execute(_BURY_DUE, (self._dead, now, reason, self.name, now, MAX_RECEIVES))
+            connection.execute(_DEAD_LETTER_DUE, (self._dead, now, reason, self.name, now, MAX_RECEIVES))
             self._trim_dead(connection)
         connection.execute(_RETURN_DUE, (self.name, now))
 

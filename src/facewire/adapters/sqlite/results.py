@@ -51,7 +51,7 @@ class SqliteResultStore(ResultStore):
     def note_expected(self, connection: sqlite3.Connection, frame: Frame) -> None:
         """Do what `expect` does, within a change of the caller's."""
         known = _known(connection, frame.request_id)
-        stands = known is not None and known.stands_for(frame, self._window)
+        stands = known is not None and known.same_request(frame, self._window)
         if stands and not self.is_retryable(connection, frame.request_id):
             return
         _delete(connection, frame.request_id)
@@ -84,10 +84,10 @@ class SqliteResultStore(ResultStore):
 
     def _keep(self, connection: sqlite3.Connection, answer: RecognizedFaces) -> bool:
         known = _known(connection, answer.request_id)
-        if known is not None and known.is_over(answer, self._window):
+        if known is not None and known.window_expired(answer, self._window):
             _delete(connection, answer.request_id)
             known = None
-        if known is not None and not known.yields_to(answer):
+        if known is not None and not known.is_better(answer):
             return False
         received = to_micros(answer.received_at if known is None else known.received_at)
         row = (answer.request_id, answer.camera, answer.content_sha256, received)
@@ -174,9 +174,9 @@ def _write_answer(connection: sqlite3.Connection, answer: RecognizedFaces, recei
 def _bury(connection: sqlite3.Connection, before: int) -> int:
     query = "SELECT request_id FROM results WHERE received_at < ? ORDER BY received_at LIMIT ?"
     ids = connection.execute(query, (before, CHUNK)).fetchall()
-    bury = """INSERT OR REPLACE INTO tombstones
+    tombstone = """INSERT OR REPLACE INTO tombstones
               SELECT request_id, content_sha256, received_at FROM results WHERE request_id = ?"""
-    connection.executemany(bury, ids)
+    connection.executemany(tombstone, ids)
     connection.executemany("DELETE FROM results WHERE request_id = ?", ids)
     return len(ids)
 

@@ -61,7 +61,7 @@ class DynamoDbResultStore(ResultStore):
         there: Row | None = None
         async for _ in self._attempts(frame.request_id):
             counts = there and there.as_of(self._since())
-            if counts and counts.known.stands_for(frame, self._window) and not is_retryable(counts.answer):
+            if counts and counts.known.same_request(frame, self._window) and not is_retryable(counts.answer):
                 return
             if await self._put(Row.pending(frame), there):
                 return
@@ -148,9 +148,9 @@ class DynamoDbResultStore(ResultStore):
         if there is None or answer is None:
             return row
         known = there.as_of(self._since()).known
-        if known.is_over(answer, self._window):
+        if known.window_expired(answer, self._window):
             return row
-        return row.in_place_of(there) if known.yields_to(answer) else None
+        return row.in_place_of(there) if known.is_better(answer) else None
 
     async def _take_out_forgotten(self, answers: Sequence[RecognizedFaces]) -> Mapping[str, int]:
         """Take those names out of what stands for the answers who were forgotten meanwhile; return all guards."""

@@ -61,7 +61,7 @@ class SqsQueue(Queue):
     whoever has it now no harm: it may come twice all the same.
 
     SQS counts receives and never takes one back. So that messages which were only leased ahead, at one stop after the
-    other, do not count as poison without an attempt, `give_back(unused=True)` replaces one that has used up its
+    other, do not count as poison without an attempt, `release(count_attempt=False)` replaces one that has used up its
     receives by a copy, which starts anew; any other just becomes visible. Prefetch little all the same: a process that
     is killed gives nothing back, and each kill counts for everything it had leased.
     """
@@ -109,18 +109,18 @@ class SqsQueue(Queue):
         """Delete the messages. A lease that has already ended is passed over."""
         await self._each(in_tens(leases), self._delete)
 
-    async def give_back(self, leases: Sequence[Lease], *, delay: float = 0, unused: bool = False) -> None:
+    async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
         """Let others receive the messages again, `delay` seconds from now.
 
-        SQS counts an `unused` receive like any other. Only a message that has no receive left before it counts as
-        poison is replaced by a copy, at the end of the queue and at once, and starts to count anew.
+        SQS counts every receive, also without `count_attempt`. Only a message that has no receive left before
+        it counts as poison is replaced by a copy, at the end of the queue and at once, and starts to count anew.
         """
-        worn = [lease for lease in leases if unused and lease.receives >= MAX_RECEIVES]
+        worn = [lease for lease in leases if not count_attempt and lease.receives >= MAX_RECEIVES]
         await self._hide([lease for lease in leases if lease not in worn], delay)
         await self.send([lease.body for lease in worn])
         await self.acknowledge(worn)
 
-    async def bury(self, lease: Lease, reason: str) -> None:
+    async def dead_letter(self, lease: Lease, reason: str) -> None:
         """Send the message to the dead letters, with the reason as an attribute, then delete it."""
         if await self._hide([lease], LEASE_SECONDS):
             return
@@ -246,7 +246,7 @@ class SqsQueue(Queue):
     async def _hand_back(self, poll: "asyncio.Task[list[Lease]]") -> None:
         try:
             if leases := await poll:
-                await self.give_back(leases, unused=True)
+                await self.release(leases, count_attempt=False)
         except QueueError as error:
             _log.warning("messages come back when their leases end", queue=self.name, error=error_name(error))
 

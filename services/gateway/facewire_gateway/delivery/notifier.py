@@ -11,7 +11,7 @@ from facewire_gateway.delivery.feed import Feed
 Publish = Callable[[Sequence[RecognizedFaces]], Awaitable[None]]
 
 
-class Audience(Protocol):
+class Notifier(Protocol):
     """Hears of each answer at the gateway that has kept it; again where that gateway may not have told of it."""
 
     async def tell(self, kept: Sequence[RecognizedFaces], others: Sequence[RecognizedFaces]) -> None:
@@ -26,8 +26,8 @@ class Awaiting(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SoleGateway(Audience):
-    """The audience of a gateway that is alone: all listeners are its own."""
+class LocalNotifier(Notifier):
+    """The notifier of a gateway that is alone: all listeners are its own."""
 
     feed: Feed
     publish: Publish
@@ -39,8 +39,8 @@ class SoleGateway(Audience):
 
 
 @dataclass(frozen=True, slots=True)
-class Replica(Audience):
-    """The audience of one gateway out of several, which all listen to what any of them publishes.
+class ReplicatedNotifier(Notifier):
+    """The notifier of one gateway out of several, which all listen to what any of them publishes.
 
     Its own listeners are told at once, whatever becomes of the message to the others.
     """

@@ -10,11 +10,11 @@ from facewire.domain.errors import StoreError
 from facewire.domain.messages import FAILED, Failure, RecognizedFaces, now
 from facewire.domain.ports import Result, ResultStore
 from facewire.domain.timing import SETTLE_SECONDS, SettledClock
-from facewire.runtime.backoff import happens_within
+from facewire.runtime.backoff import wait_event
 from facewire.runtime.settings import GatewaySettings
 from facewire_gateway import metrics
-from facewire_gateway.delivery.audience import Audience
 from facewire_gateway.delivery.drain import settle
+from facewire_gateway.delivery.notifier import Notifier
 
 _log = structlog.get_logger(__name__)
 
@@ -23,10 +23,10 @@ _PAUSE_SECONDS = 5.0
 _EXPIRE_EVERY_SECONDS = 3600.0
 
 
-async def sweep(
+async def run_expiry(
     settings: GatewaySettings,
     results: ResultStore,
-    audience: Audience,
+    notifier: Notifier,
     stop: asyncio.Event,
     *,
     clock: Callable[[], datetime] = now,
@@ -34,29 +34,29 @@ async def sweep(
     """Every few seconds mark overdue requests `failed: lost`, every hour let old answers expire; until `stop` is set.
 
     A store that cannot answer is logged and asked again at the next turn. A jump ahead of `clock` counts once it has
-    lasted ten minutes, and as long as an answer may take: then what was in hand at the jump has ended.
+    lasted ten minutes, and as long as an answer may take: then what was in flight at the jump has ended.
     """
     settled = SettledClock(max(SETTLE_SECONDS, settings.answer_deadline_seconds), clock=clock)
     loop = asyncio.get_running_loop()
     expire_at = loop.time()
     while not stop.is_set():
         try:
-            await mark_lost(settings, results, audience, clock=settled)
+            await mark_lost(settings, results, notifier, clock=settled)
             if loop.time() >= expire_at:
                 await _expire(settings, results, settled)
                 expire_at = loop.time() + _EXPIRE_EVERY_SECONDS
         except StoreError as error:
-            _log.warning("the store did not answer the sweep", code=error.code, detail=error.detail)
-        await happens_within(stop, _PAUSE_SECONDS)
+            _log.warning("the store did not answer the expiry", code=error.code, detail=error.detail)
+        await wait_event(stop, _PAUSE_SECONDS)
 
 
 async def mark_lost(
-    settings: GatewaySettings, results: ResultStore, audience: Audience, *, clock: Callable[[], datetime] = now
+    settings: GatewaySettings, results: ResultStore, notifier: Notifier, *, clock: Callable[[], datetime] = now
 ) -> None:
     """Answer every request that was received before the answer deadline and is still pending with `failed: lost`."""
     before = clock() - timedelta(seconds=settings.answer_deadline_seconds)
     while overdue := await results.overdue(before, _BATCH):
-        lost = await settle([_lost(result, settings) for result in overdue], results, audience)
+        lost = await settle([_lost(result, settings) for result in overdue], results, notifier)
         metrics.LOST.inc(lost)
         _log.error(
             "requests are lost: no answer at the deadline",
