@@ -11,6 +11,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from image_requirements import requirements
+
+PYPROJECT = Path("pyproject.toml")
 RECIPE = Path("deploy/greengrass/recipe.json")
 MACHINES = ("x86_64", "aarch64")
 #: Wheels for glibc 2.28 and older: Debian 10, Ubuntu 20.04, Amazon Linux 2023 and all later ones.
@@ -39,7 +42,8 @@ def download_wheels(wheel: Path, machine: str, python_version: str, folder: Path
         command += ["--abi", abi]
     for platform in PLATFORMS:
         command += ["--platform", f"{platform}_{machine}"]
-    subprocess.run([*command, "--constraint", "constraints.txt", f"{wheel}[greengrass]"], check=True)
+    subprocess.run([*command, "--constraint", "constraints.txt", *requirements(PYPROJECT, ["greengrass"])], check=True)
+    shutil.copy(wheel, folder)
     if unwanted := [found.name for found in folder.iterdir() if found.name.lower().split("-")[0] in UNWANTED]:
         sys.exit(f"a device needs none of {', '.join(unwanted)}: something in the extra `greengrass` asks for it")
 

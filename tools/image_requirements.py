@@ -1,4 +1,4 @@
-"""Print what the project and some of its extras require, one a line.
+"""Print what some extras of the project require, one a line.
 
 The images install that before the project's own code is copied, so that a change of the code fetches nothing again.
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def requirements(pyproject: Path, extras: list[str]) -> list[str]:
-    """Return the requirements of the project in the file `pyproject` with `extras`; KeyError for an unknown extra."""
+    """Return what `extras` of the project in the file `pyproject` require; KeyError for an unknown extra."""
     project = tomllib.loads(pyproject.read_text())["project"]
-    return sorted({*project["dependencies"], *_optional(project, extras)})
+    return sorted(set(_optional(project, extras)))
 
 
 def _optional(project: dict[str, Any], extras: list[str]) -> list[str]:

@@ -128,8 +128,7 @@ def test_each_device_installs_from_its_own_archive_and_nothing_else(recipe: Reci
         (artifact,) = manifest.Artifacts
         folder = artifact.URI.rpartition("/")[2].removesuffix(".zip")
         install = manifest.Lifecycle.Install.Script
-        assert f"--no-index --find-links '{{artifacts:decompressedPath}}/{folder}'" in install
-        assert "'facewire[greengrass]==1.2.3'" in install
+        assert install.endswith(f"--no-index --no-deps '{{artifacts:decompressedPath}}/{folder}/'*.whl")
         assert f"/{NAME}/1.2.3/" in artifact.URI
 
 

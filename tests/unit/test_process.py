@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from facewire.domain.errors import ModelError, QueueError, SettingsError
-from facewire.runtime.process import leaves, tell
+from facewire.runtime.exits import leaves, tell
 
 _PROGRAM = """
 import asyncio, os, signal

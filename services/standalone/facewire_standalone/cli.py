@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from facewire.domain.errors import FacewireError
-from facewire.runtime.process import leaves, tell
+from facewire.runtime.exits import leaves, tell
 from facewire_standalone.commands.cli_aws import app as aws_app
 from facewire_standalone.commands.cli_certs import app as certs_app
 from facewire_standalone.commands.cli_gallery import app as gallery_app

@@ -4,13 +4,14 @@ import asyncio
 import ctypes
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
 
-from facewire.domain.errors import FacewireError, ModelError, SettingsError
+from facewire.domain.errors import FacewireError
+from facewire.runtime.exits import leaves, tell
 from facewire.runtime.logs import configure_logging
 from facewire.runtime.settings import Settings
 
@@ -70,23 +71,6 @@ def _set(*parameters: tuple[int, int]) -> None:
     if mallopt is not None:
         for name, value in parameters:
             mallopt(name, value)
-
-
-def tell(errors: Sequence[Exception]) -> int:
-    """Print each of `errors` once, a line each on standard error; return the exit code that they mean."""
-    for line in dict.fromkeys(f"facewire: {error}" for error in errors):
-        sys.stderr.write(f"{line}\n")
-    wrong_usage = all(isinstance(error, SettingsError | ModelError) for error in errors)
-    return 2 if wrong_usage else 1
-
-
-def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    """Yield the errors in `group` and in the groups within it."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
