@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -14,7 +15,7 @@ from facewire.domain.answers import (
     without_person,
 )
 from facewire.domain.cursor import read_cursor, write_cursor
-from facewire.domain.lifecycle import EXPIRED, EXPIRED_RANK, FORGOTTEN_FOR, Known
+from facewire.domain.lifecycle import EXPIRED, FORGOTTEN_FOR, Accepted, Answered, RequestState
 from facewire.domain.messages import Frame, RecognizedFaces, Status, now, sha256
 from facewire.domain.ports import Result, ResultPage, ResultQuery, ResultStore
 from facewire.domain.timing import from_micros, to_micros
@@ -26,6 +27,10 @@ _RESULT = "r.request_id, r.status, r.camera, r.content_sha256, r.received_at, r.
 _GET = f"""
     SELECT {_RESULT} FROM results r WHERE request_id = ? UNION ALL
     SELECT request_id, 'expired', NULL, content_sha256, received_at, NULL FROM tombstones WHERE request_id = ?"""  # noqa: S608 - fixed columns
+_PUT = """
+    INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO UPDATE SET
+        status = excluded.status, rank = excluded.rank, camera = excluded.camera,
+        content_sha256 = excluded.content_sha256, received_at = excluded.received_at, answer = excluded.answer"""
 _OVERDUE = f"""
     SELECT {_RESULT} FROM results r WHERE status = 'pending' AND received_at < ?
     ORDER BY received_at, request_id LIMIT ?"""  # noqa: S608 - fixed columns
@@ -50,13 +55,10 @@ class SqliteResultStore(ResultStore):
 
     def note_expected(self, connection: sqlite3.Connection, frame: Frame) -> None:
         """Do what `expect` does, within a change of the caller's."""
-        known = _known(connection, frame.request_id)
-        stands = known is not None and known.same_request(frame, self._window)
-        if stands and not self.is_retryable(connection, frame.request_id):
-            return
-        _delete(connection, frame.request_id)
-        row = (frame.request_id, frame.camera, frame.content_sha256, to_micros(frame.received_at))
-        connection.execute("INSERT INTO results VALUES (?, 'pending', 0, ?, ?, ?, NULL)", row)
+        state = self._state(connection, frame.request_id)
+        transition = state.on(Accepted(frame))
+        if transition.outcome != "repeat" and transition.state.kept is not None:
+            _write(connection, transition.state.kept, there=state.kept)
 
     def is_retryable(self, connection: sqlite3.Connection, request_id: str) -> bool:
         """Tell, within a change of the caller's, whether the request failed for a reason of the moment."""
@@ -83,17 +85,16 @@ class SqliteResultStore(ResultStore):
         return await self._database.write(change)
 
     def _keep(self, connection: sqlite3.Connection, answer: RecognizedFaces) -> bool:
-        known = _known(connection, answer.request_id)
-        if known is not None and known.window_expired(answer, self._window):
-            _delete(connection, answer.request_id)
-            known = None
-        if known is not None and not known.is_better(answer):
+        state = self._state(connection, answer.request_id)
+        transition = state.on(Answered(answer))
+        if transition.outcome != "kept" or transition.state.kept is None:
             return False
-        received = to_micros(answer.received_at if known is None else known.received_at)
-        row = (answer.request_id, answer.camera, answer.content_sha256, received)
-        connection.execute("INSERT OR IGNORE INTO results VALUES (?, 'pending', 0, ?, ?, ?, NULL)", row)
-        _write_answer(connection, answer, received)
+        _write(connection, transition.state.kept, there=state.kept)
         return True
+
+    def _state(self, connection: sqlite3.Connection, request_id: str) -> RequestState:
+        row = connection.execute(_GET, (request_id, request_id)).fetchone()
+        return RequestState(None if row is None else _result(row), self._window)
 
     async def get(self, request_id: str) -> Result | None:
         """Return what is known of the request, None if it was never seen."""
@@ -140,35 +141,20 @@ class SqliteResultStore(ResultStore):
         return await self._database.read(lambda connection: [_result(row) for row in connection.execute(query, values)])
 
 
-def _known(connection: sqlite3.Connection, request_id: str) -> Known | None:
-    query = """
-        SELECT status, rank, content_sha256, received_at, json_extract(CAST(answer AS TEXT), '$.gallery_version')
-        FROM results WHERE request_id = ?"""
-    row = connection.execute(query, (request_id,)).fetchone()
-    if row is None:
-        query = "SELECT ?, ?, content_sha256, received_at, NULL FROM tombstones WHERE request_id = ?"
-        row = connection.execute(query, (EXPIRED, EXPIRED_RANK, request_id)).fetchone()
-    if row is None:
-        return None
-    status, rank, content_sha256, received_at, gallery_version = row
-    return Known(status, rank, content_sha256, from_micros(received_at), gallery_version)
-
-
-def _delete(connection: sqlite3.Connection, request_id: str) -> None:
-    connection.execute("DELETE FROM results WHERE request_id = ?", (request_id,))
-    connection.execute("DELETE FROM tombstones WHERE request_id = ?", (request_id,))
-
-
-def _write_answer(connection: sqlite3.Connection, answer: RecognizedFaces, received_at: int) -> None:
-    update = """
-        UPDATE results SET status = ?, rank = ?, answer = ?, camera = coalesce(camera, ?),
-            content_sha256 = coalesce(nullif(content_sha256, ''), ?) WHERE request_id = ?"""
-    values = (answer.status, answer.rank, answer.to_bytes(), answer.camera, answer.content_sha256, answer.request_id)
-    connection.execute(update, values)
-    connection.execute("DELETE FROM result_people WHERE request_id = ?", (answer.request_id,))
-    recognized = recognized_people(answer)
-    people = [(name, name in recognized, received_at, answer.request_id) for name in mentioned_people(answer)]
-    connection.executemany("INSERT INTO result_people VALUES (?, ?, ?, ?)", people)
+def _write(connection: sqlite3.Connection, kept: Result, *, there: Result | None) -> None:
+    """Put what is kept in the place of what is there under that id."""
+    if there is not None and there.status == EXPIRED:
+        connection.execute("DELETE FROM tombstones WHERE request_id = ?", (kept.request_id,))
+    elif there is not None and there.answer is not None:
+        connection.execute("DELETE FROM result_people WHERE request_id = ?", (kept.request_id,))
+    received_at = to_micros(kept.received_at)
+    rank, body = (0, None) if kept.answer is None else (kept.answer.rank, kept.answer.to_bytes())
+    row = (kept.request_id, kept.status, rank, kept.camera, kept.content_sha256, received_at, body)
+    connection.execute(_PUT, row)
+    if kept.answer is not None:
+        recognized = recognized_people(kept.answer)
+        people = [(name, name in recognized, received_at, kept.request_id) for name in mentioned_people(kept.answer)]
+        connection.executemany("INSERT INTO result_people VALUES (?, ?, ?, ?)", people)
 
 
 def _bury(connection: sqlite3.Connection, before: int) -> int:
@@ -197,14 +183,15 @@ def _note_forgotten(connection: sqlite3.Connection, person: str, gallery_version
 
 
 def _forget(connection: sqlite3.Connection, person: str) -> int:
-    query = """
-        SELECT answer, r.received_at FROM result_people p JOIN results r ON r.request_id = p.request_id
-        WHERE p.person = ? LIMIT ?"""
-    rows = connection.execute(query, (person, CHUNK)).fetchall()
+    query = f"""
+        SELECT {_RESULT} FROM result_people p JOIN results r ON r.request_id = p.request_id
+        WHERE p.person = ? LIMIT ?"""  # noqa: S608 - fixed columns
+    results = [_result(row) for row in connection.execute(query, (person, CHUNK)).fetchall()]
     with erasing(connection):
-        for body, received_at in rows:
-            _write_answer(connection, without_person(RecognizedFaces.from_bytes(body), person), received_at)
-    return len(rows)
+        for result in results:
+            answer = None if result.answer is None else without_person(result.answer, person)
+            _write(connection, replace(result, answer=answer), there=result)
+    return len(results)
 
 
 def _page_statement(query: ResultQuery) -> tuple[str, list[object]]:
