@@ -13,6 +13,7 @@ import structlog
 from facewire.adapters.aws.sqs.queue import SqsQueues
 from facewire.domain.errors import FacewireError, RecognizeError, StoreError
 from facewire.domain.failures import answer_given_up
+from facewire.domain.lifecycle import GivenUp, RequestState
 from facewire.domain.messages import RecognizedFaces
 from facewire.domain.ports import ResultStore, Sender
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
@@ -66,19 +67,13 @@ class DeadLetters(Handler[RecognizedFaces | None]):
     async def _answer(self, answer: RecognizedFaces | None) -> None:
         if answer is None:
             return
-        if not await self._has_answer(answer):
+        known = await self._results.get(answer.request_id)
+        if RequestState(known).on(GivenUp(answer)).outcome == "lost":
             await send_to_all(self._responses, answer.to_bytes())
             await self._results.keep([answer])
         error = answer.error
         facts = {"stage": error.stage, "code": error.code} if error else {}
         _log.error("a request was given up", request_id=answer.request_id, **facts)
-
-    async def _has_answer(self, answer: RecognizedFaces) -> bool:
-        """Return whether the request, and not a later one of that id, has an answer: the letter came twice."""
-        known = await self._results.get(answer.request_id)
-        if known is None or known.status == "pending":
-            return False
-        return not answer.content_sha256 or known.content_sha256 == answer.content_sha256
 
 
 def _outcome(result: BaseException | None) -> Outcome:

@@ -6,6 +6,7 @@ import structlog
 
 from facewire.domain.errors import StoreError
 from facewire.domain.failures import error_name
+from facewire.domain.lifecycle import Detected, RequestState
 from facewire.domain.messages import DetectedFaces
 from facewire.domain.ports import ResultStore
 
@@ -26,8 +27,4 @@ async def is_answered(message: DetectedFaces, results: ResultStore) -> bool:
     except (StoreError, TimeoutError) as error:
         _log.warning("not known whether a request is answered", request_id=message.request_id, error=error_name(error))
         return False
-    if known is None or (answer := known.answer) is None:
-        return False
-    recognized = answer.status == "done" and answer.source == "cloud"
-    same = answer.content_sha256 == message.content_sha256 and message.received_at <= answer.received_at
-    return recognized and same
+    return RequestState(known).on(Detected(message)).outcome == "answered"
