@@ -26,7 +26,7 @@ FORGOTTEN_FOR = timedelta(hours=24)
 Outcome = Literal[
     "new", "retry", "repeat", "conflict",
     "kept", "kept_before", "other_message", "ignored",
-    "awaited", "answered", "superseded", "late",
+    "awaited", "answered", "superseded", "too_late",
     "lost", "expired", "forgotten",
 ]  # fmt: skip
 
@@ -280,7 +280,7 @@ class RequestState:
         if self.kept is not None and self.kept.content_sha256 not in {due.frame.content_sha256, ""}:
             return "superseded"
         age = max(timedelta(), due.at - due.frame.received_at)
-        return "late" if age >= due.deadline else "awaited"
+        return "too_late" if age >= due.deadline else "awaited"
 
     def _on_overdue(self, overdue: Overdue) -> "Transition":
         """Answer the request as lost. A late answer still takes the place of that."""
@@ -314,7 +314,8 @@ class Transition:
     A frame is `new`, is to be answered once more (`retry`), changes nothing (`repeat`), or is refused (`conflict`).
     An answer is `kept`, was `kept_before` (it comes again), or is not kept: the sender hears what is kept (`repeat`),
     or this answer as it is to an `other_message` than the known request; or nothing (`ignored`).
-    Work is `awaited` or has no use: the request is `answered`, its id is another one's (`superseded`), or it is `late`.
+    Work is `awaited` or has no use: the request is `answered`, its id is another one's (`superseded`), or the deadline
+    has passed (`too_late`).
     In time a request is `lost`, its answer `expired`, its tombstone `forgotten`.
     """
 

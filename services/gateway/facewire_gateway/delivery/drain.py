@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
-from facewire.domain.errors import FacewireError, IntakeError, RecognizeError, StoreError
+from facewire.domain.errors import FacewireError, RecognizeError, StoreError
+from facewire.domain.lifecycle import Answered, RequestState, is_conflict
 from facewire.domain.messages import RecognizedFaces
-from facewire.domain.ports import Queue, Result, ResultStore
+from facewire.domain.ports import Queue, ResultStore
 from facewire.work.consumer import Policy, consume
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy
@@ -33,7 +34,7 @@ async def settle(answers: Sequence[RecognizedFaces], results: ResultStore, notif
     request of that id has its own answer. StoreError where the store is out of reach; nobody has been told anything
     then, and what was kept all the same is told when it is settled again.
     """
-    conflicts = [answer for answer in answers if is_conflict(answer) and not await _is_awaited(answer, results)]
+    conflicts = [answer for answer in answers if is_conflict(answer) and not await _is_to_keep(answer, results)]
     kept = await results.keep([answer for answer in answers if answer not in conflicts])
     metrics.ANSWERS.labels("conflict").inc(len(conflicts))
     metrics.ANSWERS.labels("kept").inc(len(kept))
@@ -54,54 +55,19 @@ async def _to_tell_again(
     """
     kept_before, others = [], []
     for answer in unkept:
-        known = await results.get(answer.request_id)
-        if (found := as_kept(answer, known)) is not None:
-            kept_before.append(found)
-        elif (repeated := _to_repeat(answer, known)) is not None:
-            others.append(repeated)
-        elif _is_about_another_message(answer, known):
-            others.append(answer)
+        transition = RequestState(await results.get(answer.request_id)).on(Answered(answer))
+        if transition.told is None:
+            continue
+        if transition.outcome == "kept_before":
+            kept_before.append(transition.told)
+        elif transition.outcome in {"repeat", "other_message"}:
+            others.append(transition.told)
     return kept_before, others
 
 
-def as_kept(answer: RecognizedFaces, known: Result | None) -> RecognizedFaces | None:
-    """Return the answer as it is kept, without names that were deleted meanwhile; None where another one is kept."""
-    if known is None or known.answer is None or known.answer.answered_at != answer.answered_at:
-        return None
-    return known.answer if known.answer.received_at == answer.received_at else None
-
-
-def _to_repeat(answer: RecognizedFaces, known: Result | None) -> RecognizedFaces | None:
-    """Return what is kept, for a camera that sent the known request's frame once more, or is a second one to do so.
-
-    None where `answer` is to the very message that is answered already: one that a queue has delivered twice.
-    """
-    kept = None if known is None else known.answer
-    if kept is None or kept.enrolled is not None or is_conflict(answer) or answer.camera is None:
-        return None
-    if not answer.content_sha256 or answer.content_sha256 != kept.content_sha256:
-        return None
-    if (answer.camera, answer.received_at) == (kept.camera, kept.received_at):
-        return None
-    return kept.model_copy(update={"camera": answer.camera, "received_at": answer.received_at})
-
-
-def _is_about_another_message(answer: RecognizedFaces, known: Result | None) -> bool:
-    """Return whether the sender of a message that is not the known request of its id waits for this answer.
-
-    What refuses a message at intake, or answers a camera's frame whose id an upload has taken meanwhile.
-    """
-    hashes = {answer.content_sha256, "" if known is None else known.content_sha256}
-    return _is_refusal(answer) or (answer.camera is not None and "" not in hashes and len(hashes) > 1)
-
-
-async def _is_awaited(conflict: RecognizedFaces, results: ResultStore) -> bool:
-    """Return whether the refused message is the pending request of that id: no other answer will come to it.
-
-    An upload under an id whose first use only the detector knows of.
-    """
-    known = await results.get(conflict.request_id)
-    return known is not None and known.status == "pending" and known.content_sha256 == conflict.content_sha256
+async def _is_to_keep(answer: RecognizedFaces, results: ResultStore) -> bool:
+    known = await results.get(answer.request_id)
+    return RequestState(known).on(Answered(answer)).outcome == "kept"
 
 
 async def drain_responses(
@@ -146,12 +112,3 @@ def _content(message: Message[RecognizedFaces]) -> RecognizedFaces | RecognizeEr
         return message.content
     except RecognizeError as error:
         return error
-
-
-def is_conflict(answer: RecognizedFaces) -> bool:
-    """Return whether the answer refuses a message because its id stands for another request."""
-    return answer.error is not None and answer.error.code == "id_conflict"
-
-
-def _is_refusal(answer: RecognizedFaces) -> bool:
-    return answer.error is not None and answer.error.stage == IntakeError.stage

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from facewire.domain.errors import StoreError
-from facewire.domain.messages import FAILED, Failure, RecognizedFaces, now
-from facewire.domain.ports import Result, ResultStore
+from facewire.domain.lifecycle import Overdue, RequestState
+from facewire.domain.messages import now
+from facewire.domain.ports import ResultStore
 from facewire.domain.timing import SETTLE_SECONDS, SettledClock
 from facewire.runtime.backoff import wait_event
 from facewire.runtime.settings import GatewaySettings
@@ -54,9 +55,10 @@ async def mark_lost(
     settings: GatewaySettings, results: ResultStore, notifier: Notifier, *, clock: Callable[[], datetime] = now
 ) -> None:
     """Answer every request that was received before the answer deadline and is still pending with `failed: lost`."""
-    before = clock() - timedelta(seconds=settings.answer_deadline_seconds)
-    while overdue := await results.overdue(before, _BATCH):
-        lost = await settle([_lost(result, settings) for result in overdue], results, notifier)
+    event = Overdue(clock(), timedelta(seconds=settings.answer_deadline_seconds))
+    while overdue := await results.overdue(event.at - event.deadline, _BATCH):
+        told = [RequestState(result).on(event).told for result in overdue]
+        lost = await settle([answer for answer in told if answer is not None], results, notifier)
         metrics.LOST.inc(lost)
         _log.error(
             "requests are lost: no answer at the deadline",
@@ -65,19 +67,6 @@ async def mark_lost(
         )
         if lost < _BATCH:
             return
-
-
-def _lost(result: Result, settings: GatewaySettings) -> RecognizedFaces:
-    detail = f"no answer came within {settings.answer_deadline_seconds:g} s: send the frame again"
-    return RecognizedFaces(
-        request_id=result.request_id,
-        status="failed",
-        result=FAILED,
-        camera=result.camera,
-        received_at=result.received_at,
-        content_sha256=result.content_sha256,
-        error=Failure(stage="gateway", code="lost", detail=detail),
-    )
 
 
 async def _expire(settings: GatewaySettings, results: ResultStore, clock: Callable[[], datetime]) -> None:

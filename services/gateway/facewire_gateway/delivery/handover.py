@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 
 import structlog
 
 from facewire.domain.errors import FacewireError, QueueError
+from facewire.domain.lifecycle import Due, RequestState
 from facewire.domain.messages import Frame
 from facewire.domain.ports import Lease, Queue, ResultStore
 from facewire.domain.timing import SettledClock
@@ -101,9 +102,9 @@ class HandOver(Handler[Frame]):
 
     async def _attempt(self, frame: Frame, lease: Lease) -> tuple[str, float | None]:
         """Hand the frame over if it is time to; return the outcome and when it is due again, None for never."""
-        useless = await self._useless(frame)
-        if useless is not None:
-            return useless, None
+        use = await self._use_of(frame)
+        if use != "awaited":
+            return use, None
         if lease.receives > 1 and await self.backlog.waits():
             return "postponed", self.timing.handover_seconds
         if not self.detectors.there():
@@ -112,21 +113,18 @@ class HandOver(Handler[Frame]):
         await self.connection.publish(topic, lease.body)
         return "published", next_handover(self._age(frame), self.timing)
 
-    async def _useless(self, frame: Frame) -> str | None:
-        """Return why the frame need not be handed over any more, None where it is to be.
+    async def _use_of(self, frame: Frame) -> str:
+        """Return `awaited` where the frame is to be handed over, else why it need not be any more.
 
         Its request may not be noted yet: the outbox commits the frame first. What the store knows is then of an
         earlier request under that id, or nothing at all.
         """
-        known = await self.results.get(frame.request_id)
-        if known is None or known.received_at < frame.received_at:
+        state = RequestState(await self.results.get(frame.request_id))
+        if not state.has_noted(frame):
             await self.results.expect(frame)
-            known = await self.results.get(frame.request_id)
-        if known is not None and known.status != "pending":
-            return "answered"
-        if known is not None and known.content_sha256 not in {frame.content_sha256, ""}:
-            return "superseded"
-        return "too_late" if self._age(frame) >= self.timing.answer_deadline_seconds else None
+            state = RequestState(await self.results.get(frame.request_id))
+        deadline = timedelta(seconds=self.timing.answer_deadline_seconds)
+        return state.on(Due(frame, self.clock(), deadline)).outcome
 
     def _age(self, frame: Frame) -> float:
         return max(0.0, (self.clock() - frame.received_at).total_seconds())

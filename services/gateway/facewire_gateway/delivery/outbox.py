@@ -7,10 +7,10 @@ import structlog
 
 from facewire.adapters.sqlite.inbox import Inbox
 from facewire.adapters.sqlite.queue import QueueDepth
-from facewire.domain.answers import is_retryable
 from facewire.domain.errors import IntakeError, QueueError, StoreError
+from facewire.domain.lifecycle import Received, RequestState
 from facewire.domain.messages import Frame
-from facewire.domain.ports import Result, ResultStore
+from facewire.domain.ports import ResultStore
 from facewire_gateway.api.deps import FrameSink
 
 _log = structlog.get_logger(__name__)
@@ -38,11 +38,13 @@ class Outbox(FrameSink):
         """
         self._check_size(frame)
         known = await self._results.get(frame.request_id)
-        if known is not None:
-            self._check_id(frame, known)
-        unanswered = known is None or known.status == "pending"
-        anew = known is not None and is_retryable(known.answer)
-        await self.frames.accept(frame, again=unanswered, anew=anew)
+        state = RequestState(known, self._window)
+        outcome = state.on(Received(frame)).outcome
+        if outcome == "conflict":
+            seconds = self._window.total_seconds()
+            detail = f"request id {frame.request_id!r} was used for another picture in the last {seconds:.0f} s"
+            raise IntakeError("id_conflict", f"{detail}: choose another id")
+        await self.frames.accept(frame, again=not state.is_answered, anew=outcome == "retry")
         try:
             await self._results.expect(frame)
         except StoreError as error:
@@ -72,11 +74,3 @@ class Outbox(FrameSink):
                 "(FACEWIRE_MQTT_MAX_BYTES): send it smaller"
             )
             raise IntakeError("too_large", detail)
-
-    def _check_id(self, frame: Frame, known: Result) -> None:
-        """Refuse an id that stands for other content, such as that of a camera's frame, which never was in here."""
-        recent = frame.received_at - known.received_at <= self._window
-        if recent and known.content_sha256 and known.content_sha256 != frame.content_sha256:
-            seconds = self._window.total_seconds()
-            detail = f"request id {frame.request_id!r} was used for another picture in the last {seconds:.0f} s"
-            raise IntakeError("id_conflict", f"{detail}: choose another id")

@@ -8,10 +8,10 @@ import structlog
 
 from facewire.adapters.mqtt.connection import Received
 from facewire.domain.errors import RecognizeError, StoreError
+from facewire.domain.lifecycle import Answered, RequestState
 from facewire.domain.messages import RecognizedFaces
 from facewire.domain.ports import ResultStore
 from facewire.runtime.background import background
-from facewire_gateway.delivery.drain import as_kept
 from facewire_gateway.delivery.feed import Feed
 
 _log = structlog.get_logger(__name__)
@@ -49,8 +49,9 @@ async def _take(message: Received, feed: Feed, results: ResultStore) -> None:
         answer = RecognizedFaces.from_bytes(message.payload)
         if feed.knows(answer):
             return
-        if (kept := as_kept(answer, await results.get(answer.request_id))) is not None:
-            feed.publish([kept])
+        transition = RequestState(await results.get(answer.request_id)).on(Answered(answer))
+        if transition.outcome == "kept_before" and transition.told is not None:
+            feed.publish([transition.told])
     except RecognizeError as error:
         _log.warning("an answer on MQTT cannot be read", topic=message.topic, code=error.code, detail=error.detail)
     except StoreError as error:
