@@ -131,6 +131,16 @@ def test_a_camera_that_sends_the_frame_once_more_is_told_the_kept_answer(camera:
     assert transition.told.result == UNKNOWN
 
 
+def test_another_purpose_is_another_request() -> None:
+    enrolment = Received(frame(), same_purpose=False)
+    assert [state.on(enrolment).outcome for state in (NOTHING, THERE["pending"])] == ["new", "conflict"]
+
+
+def test_a_copy_counts_from_when_it_comes() -> None:
+    copies = [Received(frame(), at=NOON + WINDOW), Received(frame(), at=NOON + WINDOW + SECOND)]
+    assert [THERE["pending"].on(copy).outcome for copy in copies] == ["repeat", "new"]
+
+
 def test_an_enrolment_is_told_to_its_own_sender_only() -> None:
     enrolled = answer(frame(), enrolled=Enrolled(person="Ada", face_id="f1"))
     assert after(Answered(enrolled)).on(Answered(answer(frame(after=SECOND)))).outcome == "ignored"

@@ -33,9 +33,15 @@ Outcome = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A frame comes to an intake, which may still refuse it."""
+    """A frame comes to an intake, which may still refuse it.
+
+    `at` is when, where that is not when the frame was received: a copy of it, sent later. Two purposes, such as the
+    enrolment of two people, are two requests, even if the content is the same.
+    """
 
     frame: Frame
+    at: datetime | None = None
+    same_purpose: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +121,13 @@ class Known:
         gallery_version = None if answer is None else answer.gallery_version
         return cls(kept.status, rank, kept.content_sha256, kept.received_at, gallery_version)
 
-    def same_request(self, frame: Frame, window: timedelta) -> bool:
-        """Tell whether `frame` is the request known: the same content, received before the window is over."""
-        return self.is_of(frame.content_sha256) and self.is_recent(frame, window)
+    def same_request(self, frame: Frame, window: timedelta, at: datetime | None = None) -> bool:
+        """Tell whether `frame` is the request known: the same content, received, or here `at`, within the window."""
+        return self.is_of(frame.content_sha256) and self.is_recent(at or frame.received_at, window)
 
-    def is_recent(self, frame: Frame, window: timedelta) -> bool:
-        """Tell whether the id stands for the request known when the frame was received."""
-        return frame.received_at - self.received_at <= window
+    def is_recent(self, at: datetime, window: timedelta) -> bool:
+        """Tell whether the id still stands for the request known at that moment."""
+        return at - self.received_at <= window
 
     def window_expired(self, answer: RecognizedFaces, window: timedelta) -> bool:
         """Tell whether the answer is to a later request under a used id, one that nobody has announced.
@@ -171,10 +177,10 @@ class RequestState:
     def on(self, event: Event) -> "Transition":  # noqa: PLR0911 - one for each event
         """Return what the event makes of the request."""
         match event:
-            case Received(frame):
-                return self._on_received(frame)
+            case Received():
+                return self._on_received(event)
             case Accepted(frame):
-                return self._on_accepted(frame)
+                return self._on_accepted(frame, frame.received_at)
             case Detected(message):
                 return self._stay("answered" if self._has_recognized(message) else "awaited")
             case Answered(answer):
@@ -197,19 +203,21 @@ class RequestState:
         """Return whether what is kept may be of this frame: not where it is of an earlier request."""
         return self.kept is not None and self.kept.received_at >= frame.received_at
 
-    def _on_received(self, frame: Frame) -> "Transition":
+    def _on_received(self, received: Received) -> "Transition":
+        frame, at = received.frame, received.at or received.frame.received_at
         known = None if self.kept is None else Known.of(self.kept)
-        if known is not None and known.is_recent(frame, self.window) and not known.is_of(frame.content_sha256):
+        same = received.same_purpose and (known is None or known.is_of(frame.content_sha256))
+        if known is not None and known.is_recent(at, self.window) and not same:
             return self._stay("conflict")
-        return self._on_accepted(frame)
+        return self._on_accepted(frame, at)
 
-    def _on_accepted(self, frame: Frame) -> "Transition":
+    def _on_accepted(self, frame: Frame, at: datetime) -> "Transition":
         pending = Result(frame.request_id, "pending", frame.camera, frame.content_sha256, frame.received_at, None)
         if self.kept is None:
             return self._become("new", pending)
         if is_retryable(self.kept.answer):
             return self._become("retry", pending)
-        if Known.of(self.kept).same_request(frame, self.window):
+        if Known.of(self.kept).same_request(frame, self.window, at):
             return self._stay("repeat", self.kept.answer)
         return self._become("new", pending)
 

@@ -2,14 +2,16 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from facewire.adapters.sqlite.database import Database
 from facewire.adapters.sqlite.queue import SqliteQueue, insert, totals
 from facewire.adapters.sqlite.results import SqliteResultStore
 from facewire.domain.errors import IntakeError, QueueError, StoreError
+from facewire.domain.lifecycle import Received, RequestState
 from facewire.domain.messages import Frame, RecognizedFaces, failed, now
+from facewire.domain.ports import Result
 
 #: Notes of accepted requests that one accepted frame clears away once their window is over.
 _PRUNE = 10
@@ -100,17 +102,24 @@ class Inbox(SqliteQueue):
         return dropped
 
     def _is_known(self, connection: sqlite3.Connection, frame: Frame, now: float) -> bool:
-        query = "SELECT content_sha256, enroll_as FROM seen WHERE request_id = ? AND accepted_at > ?"
-        row = connection.execute(query, (frame.request_id, now - self._window)).fetchone()
-        if row is not None and row != (frame.content_sha256, frame.enroll_as):
+        query = "SELECT content_sha256, enroll_as, accepted_at FROM seen WHERE request_id = ?"
+        row = connection.execute(query, (frame.request_id,)).fetchone()
+        if row is None:
+            return False
+        content_sha256, enroll_as, accepted_at = row
+        failure = None if self._results is None else self._results.failure(connection, frame.request_id)
+        accepted = datetime.fromtimestamp(accepted_at, UTC)
+        seen = Result(frame.request_id, "pending", frame.camera, content_sha256, accepted, failure)
+        at = datetime.fromtimestamp(now, UTC)
+        received = Received(frame, at, same_purpose=enroll_as == frame.enroll_as)
+        outcome = RequestState(seen, timedelta(seconds=self._window)).on(received).outcome
+        if outcome == "conflict":
             detail = (
                 f"request id {frame.request_id!r} was used for another picture or purpose "
                 f"in the last {self._window:.0f} s: choose another id"
             )
             raise IntakeError("id_conflict", detail)
-        if row is None:
-            return False
-        return self._results is None or not self._results.is_retryable(connection, frame.request_id)
+        return outcome == "repeat"
 
     def _is_under_way(self, connection: sqlite3.Connection, frame: Frame) -> bool:
         key = (self.name, frame.request_id, frame.camera)

@@ -8,7 +8,6 @@ from typing import Literal
 
 from facewire.adapters.sqlite.database import Database, erasing
 from facewire.domain.answers import (
-    is_retryable,
     mentioned_people,
     recognized_people,
     without_forgotten,
@@ -60,11 +59,11 @@ class SqliteResultStore(ResultStore):
         if transition.outcome != "repeat" and transition.state.kept is not None:
             _write(connection, transition.state.kept, there=state.kept)
 
-    def is_retryable(self, connection: sqlite3.Connection, request_id: str) -> bool:
-        """Tell, within a change of the caller's, whether the request failed for a reason of the moment."""
+    def failure(self, connection: sqlite3.Connection, request_id: str) -> RecognizedFaces | None:
+        """Return, within a change of the caller's, the answer that the request has failed with, None for others."""
         query = "SELECT answer FROM results WHERE request_id = ? AND status = 'failed'"
         row = connection.execute(query, (request_id,)).fetchone()
-        return row is not None and is_retryable(RecognizedFaces.from_bytes(row[0]))
+        return None if row is None else RecognizedFaces.from_bytes(row[0])
 
     def is_pending(self, connection: sqlite3.Connection, frame: Frame) -> bool:
         """Tell, within a change of the caller's, whether the answer to this request of this camera is still to come."""
