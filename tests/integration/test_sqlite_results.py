@@ -45,3 +45,16 @@ async def test_more_results_expire_than_one_change_takes(store: SqliteResultStor
     assert await store.expire(NOON + DAY, forget_before=NOON) == 450
     assert await store.expire(NOON + DAY, forget_before=NOON + DAY) == 0
     assert await store.get("r449") is None
+
+
+async def test_an_answer_to_a_frame_sent_again_late_changes_nothing_when_it_comes_twice(
+    store: SqliteResultStore,
+) -> None:
+    """A request still pending after its window, sent again, and answered as of the later frame."""
+    first = Frame.of(b"picture", request_id="r1", camera="door", received_at=NOON)
+    late = answer("r1", after=timedelta(hours=1)).model_copy(update={"content_sha256": first.content_sha256})
+    await store.expect(first)
+    assert await store.keep([late]) == [late]
+    kept = await store.get("r1")
+    assert await store.keep([late]) == []
+    assert await store.get("r1") == kept
