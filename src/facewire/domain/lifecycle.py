@@ -158,9 +158,6 @@ class Known:
         later = answer.received_at > self.received_at and answer.gallery_version > self.gallery_version
         return later and answer.request_id == raw_frame_id(answer.camera, answer.content_sha256)
 
-    stands_for = same_request
-    is_over = window_expired
-    yields_to = is_better
 
 
 @dataclass(frozen=True, slots=True)
