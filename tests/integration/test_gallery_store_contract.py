@@ -14,6 +14,7 @@ from facewire.adapters.sqlite.gallery import SqliteGalleryStore
 from facewire.domain.errors import GalleryError
 from facewire.domain.messages import FaceCrop, now
 from facewire.domain.ports import EnrolledFace, GalleryStore, PersonSummary
+from facewire.testing import MemoryGalleryStore
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 CROP = FaceCrop(
@@ -30,12 +31,18 @@ async def sqlite_store(request: pytest.FixtureRequest) -> AsyncIterator[GalleryS
 
 
 @asynccontextmanager
+async def memory_store(_request: pytest.FixtureRequest) -> AsyncIterator[GalleryStore]:
+    yield MemoryGalleryStore()
+
+
+@asynccontextmanager
 async def dynamodb_store(request: pytest.FixtureRequest) -> AsyncIterator[GalleryStore]:
     async with dynamodb_table(request.getfixturevalue("aws_environment")) as table:
         yield DynamoDbGalleryStore(table)
 
 
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[GalleryStore]]] = {
+    "memory": memory_store,
     "sqlite": sqlite_store,
     "dynamodb": dynamodb_store,
 }

@@ -1,6 +1,7 @@
 """What every queue does, whatever keeps its messages."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from facewire.domain.errors import QueueError
 from facewire.domain.messages import MAX_MESSAGE_BYTES
 from facewire.domain.ports import MAX_RECEIVES, Lease, Queue
 from facewire.runtime.settings import AwsSettings
+from facewire.testing import MemoryQueue
 
 #: Returns the queue under test; each call another object over the same messages.
 QueueMaker = Callable[[float], Queue]
@@ -36,7 +38,20 @@ async def sqs_queue(_folder: Path) -> AsyncIterator[QueueMaker]:
         yield lambda lease_seconds: queues.queue(name, lease_seconds=lease_seconds)
 
 
+@asynccontextmanager
+async def memory_queue(_folder: Path) -> AsyncIterator[QueueMaker]:
+    queue = MemoryQueue()
+
+    def make(lease_seconds: float) -> Queue:
+        other = copy.copy(queue)
+        other.lease_seconds = lease_seconds
+        return other
+
+    yield make
+
+
 BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[QueueMaker]]] = {
+    "memory": memory_queue,
     "sqlite": sqlite_queue,
     "sqs": sqs_queue,
 }

@@ -27,6 +27,7 @@ from facewire.domain.messages import (
 )
 from facewire.domain.names import raw_frame_id
 from facewire.domain.ports import Result, ResultPage, ResultQuery, ResultStore
+from facewire.testing import MemoryResultStore
 
 WINDOW = timedelta(minutes=10)
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
@@ -38,6 +39,11 @@ KEPT = timedelta(days=30_000)
 async def sqlite_store(request: pytest.FixtureRequest) -> AsyncIterator[ResultStore]:
     async with Database.open(request.getfixturevalue("tmp_path") / "facewire.db") as database:
         yield SqliteResultStore(database, id_window_seconds=WINDOW.total_seconds())
+
+
+@asynccontextmanager
+async def memory_store(_request: pytest.FixtureRequest) -> AsyncIterator[ResultStore]:
+    yield MemoryResultStore(id_window_seconds=WINDOW.total_seconds())
 
 
 class TimedDynamoDbStore(DynamoDbResultStore):
@@ -63,6 +69,7 @@ async def let_expire(store: ResultStore, before: datetime) -> None:
 
 
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[ResultStore]]] = {
+    "memory": memory_store,
     "sqlite": sqlite_store,
     "dynamodb": dynamodb_store,
 }
