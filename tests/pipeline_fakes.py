@@ -1,4 +1,4 @@
-"""Hand-written stand-ins for what the stages stand on: queues, the gallery store, the embedder."""
+"""What tests of the stages stand on: queues in memory that note and fail, the gallery store, the embedder."""
 
 import asyncio
 from collections import Counter
@@ -13,6 +13,7 @@ from facewire.domain.enrolment import proof_of
 from facewire.domain.errors import FacewireError, QueueError
 from facewire.domain.messages import DetectedFaces, Frame
 from facewire.domain.ports import EnrolledFace, Lease, PartialError, PersonSummary
+from facewire.testing import MemoryQueue
 from facewire.vision.embedder import EmbedderSpec
 from facewire.vision.models import find_spec
 
@@ -25,87 +26,42 @@ def proven(request: Request) -> Request:
     return request.model_copy(update={"enroll_proof": proof_of(ENROLL_KEY, request)})
 
 
-@dataclass
-class _Stored:
-    number: int
-    body: bytes
-    receives: int = 0
-    receipt: str | None = None
-    lease_end: float = 0.0
-
-
-class MemoryQueue:
-    """A queue in memory that notes every call and fails those it is told to; delays are noted, not waited for."""
+class NotedQueue(MemoryQueue):
+    """A queue that notes every call and fails those it is told to; delays are noted, not waited for."""
 
     def __init__(self, *bodies: bytes, lease_seconds: float = 30.0) -> None:
-        self.lease_seconds = lease_seconds
+        super().__init__(*bodies, lease_seconds=lease_seconds)
         self.calls: list[tuple[str, int]] = []
         self.returned: list[tuple[bytes, float]] = []
-        self.dead_lettered: list[tuple[bytes, str]] = []
         self.failures: Counter[str] = Counter()
         self.received = 0
-        self._stored: list[_Stored] = []
-        self._numbers = 0
-        self._changed = asyncio.Condition()
-        self.preload(*bodies)
-
-    def preload(self, *bodies: bytes, receives: int = 0) -> None:
-        for body in bodies:
-            self._numbers += 1
-            self._stored.append(_Stored(self._numbers, body, receives))
-
-    @property
-    def bodies(self) -> list[bytes]:
-        return [stored.body for stored in self._stored]
-
-    @property
-    def leased(self) -> list[bytes]:
-        return [stored.body for stored in self._stored if stored.receipt is not None]
-
-    @property
-    def receives(self) -> list[int]:
-        return [stored.receives for stored in self._stored]
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         self._call("send", len(bodies))
-        self.preload(*bodies)
-        await self._announce()
+        await super().send(bodies)
 
     async def receive(self, limit: int, *, wait: float) -> list[Lease]:
         self._call("receive", limit)
-        async with self._changed:
-            try:
-                async with asyncio.timeout(wait):
-                    await self._changed.wait_for(self._free)
-            except TimeoutError:
-                return []
-            return [self._lend(stored) for stored in self._free()[:limit]]
+        leases = await super().receive(limit, wait=wait)
+        self.received += len(leases)
+        return leases
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> None:
         self._call("extend", len(leases))
-        for stored in self._of(leases):
-            stored.lease_end = asyncio.get_running_loop().time() + seconds
+        await super().extend(leases, seconds)
 
     async def acknowledge(self, leases: Sequence[Lease]) -> None:
         self._call("acknowledge", len(leases))
-        for stored in self._of(leases):
-            self._stored.remove(stored)
-        await self._announce()
+        await super().acknowledge(leases)
 
     async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
         self._call("release", len(leases))
-        for stored in self._of(leases):
-            stored.receives -= not count_attempt
-            self.returned.append((stored.body, delay))
-            stored.receipt = None
-        await self._announce()
+        self.returned += [(lease.body, delay) for lease in leases]
+        await super().release(leases, count_attempt=count_attempt)
 
     async def dead_letter(self, lease: Lease, reason: str) -> None:
         self._call("dead_letter", 1)
-        for stored in self._of([lease]):
-            self._stored.remove(stored)
-            self.dead_lettered.append((stored.body, reason))
-        await self._announce()
+        await super().dead_letter(lease, reason)
 
     def count(self, call: str) -> int:
         return sum(name == call for name, _ in self.calls)
@@ -116,27 +72,8 @@ class MemoryQueue:
             self.failures[name] -= 1
             raise QueueError("out_of_reach", f"{name} was told to fail")
 
-    def _free(self) -> list[_Stored]:
-        now = asyncio.get_running_loop().time()
-        return [stored for stored in self._stored if stored.receipt is None or stored.lease_end < now]
 
-    def _lend(self, stored: _Stored) -> Lease:
-        self.received += 1
-        stored.receives += 1
-        stored.receipt = f"{stored.number}:{self.received}"
-        stored.lease_end = asyncio.get_running_loop().time() + self.lease_seconds
-        return Lease(stored.receipt, stored.body, stored.receives)
-
-    def _of(self, leases: Sequence[Lease]) -> list[_Stored]:
-        receipts = {lease.receipt for lease in leases}
-        return [stored for stored in self._stored if stored.receipt in receipts]
-
-    async def _announce(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-
-class ChoosyQueue(MemoryQueue):
+class ChoosyQueue(NotedQueue):
     """Never takes bodies that hold `never`, and those that hold `later` on the second attempt only."""
 
     def __init__(self, never: bytes, later: bytes = b"no such thing") -> None:

@@ -19,7 +19,7 @@ from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.models import load_detector, load_embedder
 from facewire_detector.worker import run_detector
 from facewire_recognizer.worker import run_recognizer
-from pipeline_fakes import ENROLL_KEY, MemoryGalleryStore, MemoryQueue, eventually, proven
+from pipeline_fakes import ENROLL_KEY, MemoryGalleryStore, NotedQueue, eventually, proven
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ class Pipeline:
     def __init__(self, detector: FaceDetector, recognizer: FaceRecognizer) -> None:
         self.detector = detector
         self.recognizer = recognizer
-        self.inbox, self.requests, self.responses = MemoryQueue(), MemoryQueue(), MemoryQueue()
+        self.inbox, self.requests, self.responses = NotedQueue(), NotedQueue(), NotedQueue()
         self.gallery = MemoryGalleryStore()
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from facewire.runtime.backoff import Backoff
 from facewire.work.consumer import Policy, consume, worker_threads
 from facewire.work.handler import DeadLetter, Done, Message, Outcome, Outgoing, RetryAfter, Stage
 from facewire.work.retry import RetryStrategy
-from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
+from pipeline_fakes import ChoosyQueue, NotedQueue, eventually
 
 
 def frame(request_id: str) -> bytes:
@@ -26,7 +26,7 @@ class FakeStage(Stage[Frame]):
     error: ClassVar[type[FacewireError]] = DetectError
     source: ClassVar[Source] = "edge"
 
-    def __init__(self, successors: MemoryQueue, responses: MemoryQueue) -> None:
+    def __init__(self, successors: NotedQueue, responses: NotedQueue) -> None:
         super().__init__(responses)
         self.successors = successors
         self.batches: list[list[str]] = []
@@ -66,9 +66,9 @@ class FakeStage(Stage[Frame]):
 
 class Setting:
     def __init__(self, *bodies: bytes, policy: Policy | None = None, lease_seconds: float = 30.0) -> None:
-        self.queue = MemoryQueue(*bodies, lease_seconds=lease_seconds)
-        self.successors = MemoryQueue()
-        self.responses = MemoryQueue()
+        self.queue = NotedQueue(*bodies, lease_seconds=lease_seconds)
+        self.successors = NotedQueue()
+        self.responses = NotedQueue()
         self.stage = FakeStage(self.successors, self.responses)
         self.policy = policy or Policy()
         self.stop = asyncio.Event()
@@ -166,7 +166,7 @@ async def test_a_final_error_is_answered_failed_at_once() -> None:
     assert (answer.error.stage, answer.error.code) == ("detect", "not_an_image")
     assert setting.successors.bodies == [b"good"]
     assert not setting.queue.returned
-    assert not setting.queue.dead_lettered
+    assert not setting.queue.dead
 
 
 async def test_an_error_that_may_pass_is_tried_again_after_growing_pauses_and_buried_on_the_fifth() -> None:
@@ -184,7 +184,7 @@ async def test_an_error_that_may_pass_is_tried_again_after_growing_pauses_and_bu
     (answer,) = setting.answers
     assert answer.error is not None
     assert (answer.request_id, answer.error.stage, answer.error.code) == ("a", "store", "locked")
-    ((_, reason),) = setting.queue.dead_lettered
+    ((_, reason),) = setting.queue.dead
     assert reason == "5 receives, then store: locked"
 
 
@@ -207,7 +207,7 @@ async def test_an_outage_fails_no_message_however_long_it_lasts(error: FacewireE
     assert len(setting.queue.returned) == 20
     assert min(delay for _, delay in setting.queue.returned) > 0.5
     assert not setting.answers
-    assert not setting.queue.dead_lettered
+    assert not setting.queue.dead
 
 
 async def test_an_unforeseen_error_is_named_but_not_quoted() -> None:
@@ -246,12 +246,12 @@ async def test_one_poison_message_does_not_fail_its_neighbours() -> None:
 
 async def test_a_message_that_crashed_every_process_is_not_tried_again() -> None:
     setting = Setting()
-    setting.queue.preload(frame("killer"), receives=5)
-    setting.queue.preload(frame("a"))
+    setting.queue.put(frame("killer"), receives=5)
+    setting.queue.put(frame("a"))
     await setting.run_until_empty()
     assert setting.stage.batches == [["a"]]
     assert [answer.request_id for answer in setting.answers] == ["killer"]
-    assert setting.queue.dead_lettered
+    assert setting.queue.dead
 
 
 async def test_a_message_without_a_readable_frame_is_answered_by_its_request_id() -> None:
@@ -275,7 +275,7 @@ async def test_a_message_that_names_no_request_is_dead_lettered(body: bytes) -> 
     setting.stage.handle = refuse  # type: ignore[method-assign]
     await setting.run_until_empty()
     assert not setting.answers
-    ((_, reason),) = setting.queue.dead_lettered
+    ((_, reason),) = setting.queue.dead
     assert reason == "it cannot be answered: detect: bad_message"
 
 
@@ -294,7 +294,8 @@ async def test_a_successor_too_large_for_a_queue_is_answered_failed() -> None:
 
 
 async def test_a_message_too_swollen_for_an_answer_is_dead_lettered() -> None:
-    swollen = Frame.of(b"picture", request_id="a", filename="x" * MAX_MESSAGE_BYTES).to_bytes()
+    bare = len(Frame.of(b"picture", request_id="a", filename="").to_bytes())
+    swollen = Frame.of(b"picture", request_id="a", filename="x" * (MAX_MESSAGE_BYTES - bare)).to_bytes()
     setting = Setting(swollen)
 
     def refuse(_: str) -> None:
@@ -303,7 +304,7 @@ async def test_a_message_too_swollen_for_an_answer_is_dead_lettered() -> None:
     setting.stage.act = refuse
     await setting.run_until_empty()
     assert not setting.answers
-    assert len(setting.queue.dead_lettered) == 1
+    assert len(setting.queue.dead) == 1
 
 
 @pytest.mark.parametrize("call", ["receive", "acknowledge"])
@@ -335,7 +336,7 @@ async def test_what_a_queue_refuses_is_answered_failed_and_its_neighbours_are_se
     assert answer.error is not None
     assert (answer.request_id, answer.error.stage, answer.error.code) == ("r3", "detect", "message_refused")
     assert "InvalidThing" not in answer.error.detail, "what a queue says is for the log"
-    ((_, reason),) = setting.queue.dead_lettered
+    ((_, reason),) = setting.queue.dead
     assert reason == "what follows from it was refused: InvalidThing"
     assert setting.stage.batches == [ids(10)]
 
@@ -346,7 +347,7 @@ async def test_a_message_whose_answer_is_refused_as_well_is_dead_lettered() -> N
     setting.responses.send = ChoosyQueue(never=b"").send  # type: ignore[method-assign]
     await setting.run_until_empty()
     assert setting.successors.bodies == [b"b"]
-    assert [Frame.from_bytes(body).request_id for body, _ in setting.queue.dead_lettered] == ["a"]
+    assert [Frame.from_bytes(body).request_id for body, _ in setting.queue.dead] == ["a"]
 
 
 async def test_leases_are_extended_while_in_flight() -> None:
@@ -488,8 +489,8 @@ async def test_a_handler_may_dead_letter_a_message_and_send_something_for_it() -
 
     setting.stage.handle = give_up  # type: ignore[method-assign]
     await setting.run_until_empty()
-    assert setting.queue.dead_lettered == [(frame_body, "of no use") for frame_body, _ in setting.queue.dead_lettered]
-    assert len(setting.queue.dead_lettered) == 1
+    assert setting.queue.dead == [(frame_body, "of no use") for frame_body, _ in setting.queue.dead]
+    assert len(setting.queue.dead) == 1
     assert setting.responses.bodies == [b"told"]
 
 
@@ -501,7 +502,7 @@ async def test_without_dead_letters_a_message_of_no_use_is_deleted() -> None:
 
     setting.stage.act = refuse
     await setting.run_until_empty()
-    assert not setting.queue.dead_lettered
+    assert not setting.queue.dead
 
 
 async def test_messages_that_are_held_in_an_outage_stay_leased_and_keep_their_order() -> None:

@@ -17,7 +17,7 @@ from facewire.domain.messages import DetectedFaces, Frame, RecognizedFaces, fail
 from facewire.domain.ports import Lease
 from facewire.runtime.backoff import Backoff
 from facewire.work.forwarding import FORWARDING, forward_answers, forward_dead_letters
-from pipeline_fakes import ChoosyQueue, MemoryQueue, eventually
+from pipeline_fakes import ChoosyQueue, NotedQueue, eventually
 
 FRAME = Frame.of(b"\xff\xd8\xff picture", request_id="r1", camera="door")
 
@@ -44,14 +44,14 @@ def stopped() -> asyncio.Event:
 
 async def test_everything_that_waits_is_sent_before_the_end() -> None:
     bodies = [answer(f"r{number}") for number in range(25)]
-    answers, responses = MemoryQueue(*bodies), MemoryQueue()
+    answers, responses = NotedQueue(*bodies), NotedQueue()
     await to_the_end(forward_answers(answers, responses, stopped(), policy=QUICK))
     assert responses.bodies == bodies
     assert answers.bodies == []
 
 
 async def test_what_comes_later_is_sent_too() -> None:
-    answers, responses, stop = MemoryQueue(), MemoryQueue(), asyncio.Event()
+    answers, responses, stop = NotedQueue(), NotedQueue(), asyncio.Event()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         tasks.create_task(forward_answers(answers, responses, stop, policy=QUICK))
         await answers.send([answer("r1")])
@@ -60,14 +60,14 @@ async def test_what_comes_later_is_sent_too() -> None:
 
 
 async def test_an_outage_costs_no_receive() -> None:
-    class Counting(MemoryQueue):
+    class Counting(NotedQueue):
         most = 0
 
         async def acknowledge(self, leases: Sequence[Lease]) -> None:
             self.most = max(lease.receives for lease in leases)
             await super().acknowledge(leases)
 
-    answers, responses, stop = Counting(answer("r1")), MemoryQueue(), asyncio.Event()
+    answers, responses, stop = Counting(answer("r1")), NotedQueue(), asyncio.Event()
     responses.failures["send"] = 20
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         tasks.create_task(forward_answers(answers, responses, stop, policy=QUICK))
@@ -82,7 +82,7 @@ async def test_an_outage_costs_no_receive() -> None:
 
 async def test_an_answer_that_is_refused_holds_up_no_other_and_none_is_sent_twice() -> None:
     bodies = [answer(f"r{number}") for number in range(5)]
-    answers, responses = MemoryQueue(*bodies), ChoosyQueue(never=b'"r1"', later=b'"r3"')
+    answers, responses = NotedQueue(*bodies), ChoosyQueue(never=b'"r1"', later=b'"r3"')
     stop = asyncio.Event()
     with capture_logs() as logs:
         async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
@@ -94,7 +94,7 @@ async def test_an_answer_that_is_refused_holds_up_no_other_and_none_is_sent_twic
 
 
 async def test_what_cannot_be_sent_at_the_stop_stays_and_is_lent_to_nobody() -> None:
-    answers, responses = MemoryQueue(answer("r1")), MemoryQueue()
+    answers, responses = NotedQueue(answer("r1")), NotedQueue()
     responses.failures["send"] = 1000
     await to_the_end(forward_answers(answers, responses, stopped(), policy=QUICK))
     assert len(answers.bodies) == 1
@@ -103,7 +103,7 @@ async def test_what_cannot_be_sent_at_the_stop_stays_and_is_lent_to_nobody() -> 
 
 
 async def test_a_frame_that_was_given_up_is_answered() -> None:
-    dead, responses = MemoryQueue(FRAME.to_bytes(), b"nonsense", answer("r2")), MemoryQueue()
+    dead, responses = NotedQueue(FRAME.to_bytes(), b"nonsense", answer("r2")), NotedQueue()
     await to_the_end(forward_dead_letters(dead, responses, stopped(), source="edge", policy=QUICK))
     given_up, as_it_was = (RecognizedFaces.from_bytes(body) for body in responses.bodies)
     assert (given_up.request_id, given_up.camera, given_up.source) == ("r1", "door", "edge")
@@ -116,7 +116,7 @@ async def test_a_frame_that_was_given_up_is_answered() -> None:
 
 
 async def test_messages_of_any_stage_are_answered_when_given_up() -> None:
-    dead, responses = MemoryQueue(DetectedFaces(request_id="r3").to_bytes()), MemoryQueue()
+    dead, responses = NotedQueue(DetectedFaces(request_id="r3").to_bytes()), NotedQueue()
     await to_the_end(forward_dead_letters(dead, responses, stopped(), source="edge", policy=QUICK))
     (body,) = responses.bodies
     assert RecognizedFaces.from_bytes(body).request_id == "r3"
@@ -125,13 +125,13 @@ async def test_messages_of_any_stage_are_answered_when_given_up() -> None:
 async def test_a_batch_under_way_is_settled_though_the_forwarding_is_cancelled() -> None:
     sending, go_on = asyncio.Event(), asyncio.Event()
 
-    class Slow(MemoryQueue):
+    class Slow(NotedQueue):
         async def send(self, bodies: Sequence[bytes]) -> None:
             sending.set()
             await go_on.wait()
             await super().send(bodies)
 
-    answers, responses = MemoryQueue(answer("r1")), Slow()
+    answers, responses = NotedQueue(answer("r1")), Slow()
     async with asyncio.timeout(5):
         task = asyncio.create_task(forward_answers(answers, responses, asyncio.Event(), policy=QUICK))
         await sending.wait()
@@ -149,7 +149,7 @@ async def test_it_ends_beside_a_failed_sibling_though_another_writer_holds_the_a
 
         async def forward_beside_a_failing_sibling() -> None:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(forward_answers(answers, MemoryQueue(), stop, policy=QUICK))
+                tasks.create_task(forward_answers(answers, NotedQueue(), stop, policy=QUICK))
                 await database.read(lambda _: None)  # the forwarding waits for the other writer by now
                 message = "sibling"
                 raise RuntimeError(message)

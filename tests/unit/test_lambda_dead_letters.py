@@ -12,7 +12,7 @@ from facewire_lambda.dead_letters import DeadLetters
 from facewire_lambda.emf import Metrics
 from gateway_fakes import FakeResults, answer
 from lambda_events import single_face, sqs
-from pipeline_fakes import MemoryQueue
+from pipeline_fakes import NotedQueue
 
 NOBODY: dict[str, Any] = {"batchItemFailures": []}
 
@@ -29,7 +29,7 @@ class Fragile(FakeResults):
 
 class Setting:
     def __init__(self, results: FakeResults | None = None) -> None:
-        self.results, self.responses = results or FakeResults(), MemoryQueue()
+        self.results, self.responses = results or FakeResults(), NotedQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("dead-letters", write=self.lines.append)
         responses = [self.responses]

@@ -17,7 +17,7 @@ from facewire_lambda.emf import Metrics
 from facewire_lambda.function_url import MAX_BODY_BYTES, Detect, response_queues
 from facewire_lambda.settings import LambdaSettings
 from lambda_events import function_url, portrait, text
-from pipeline_fakes import ChoosyQueue, MemoryQueue
+from pipeline_fakes import ChoosyQueue, NotedQueue
 
 #: What AWS Lambda takes of an event in a synchronous call.
 LAMBDAS_LIMIT = 6 * 1024 * 1024
@@ -43,7 +43,7 @@ class BrokenQueue:
 
 class Setting:
     def __init__(self, faces: int = 1, requests: Sender | None = None) -> None:
-        self.requests, self.responses, self.copies = MemoryQueue(), MemoryQueue(), MemoryQueue()
+        self.requests, self.responses, self.copies = NotedQueue(), NotedQueue(), NotedQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("detect", write=self.lines.append)
         self.detect = Detect(
@@ -206,6 +206,6 @@ async def test_a_fault_of_our_own_is_raised_for_aws_to_count() -> None:
         message = "a bug"
         raise RuntimeError(message)
 
-    detect = Detect(FaceDetector(broken), requests=MemoryQueue(), responses=[], metrics=Metrics("detect"))
+    detect = Detect(FaceDetector(broken), requests=NotedQueue(), responses=[], metrics=Metrics("detect"))
     with pytest.raises(RuntimeError, match="a bug"):
         await detect(function_url(body()))

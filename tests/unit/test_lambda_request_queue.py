@@ -24,7 +24,7 @@ from facewire_lambda.people import People, open_people
 from facewire_lambda.request_queue import Recognize
 from facewire_lambda.settings import LambdaSettings
 from lambda_events import COLOURS, enrolment, single_face, sqs
-from pipeline_fakes import ChoosyQueue, ColourEmbedder, MemoryGalleryStore, MemoryQueue
+from pipeline_fakes import ChoosyQueue, ColourEmbedder, MemoryGalleryStore, NotedQueue
 
 POISON = "{not JSON"
 NOBODY: dict[str, Any] = {"batchItemFailures": []}
@@ -53,7 +53,7 @@ class DeadlyEmbedder(ColourEmbedder):
         return super().embed(faces)
 
 
-class NotingQueue(MemoryQueue):
+class NotingQueue(NotedQueue):
     """Notes what is given back, and for how long."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class MeetingQueue(NotingQueue):
         await super().release(leases, delay=delay, count_attempt=count_attempt)
 
 
-class NoQueue(MemoryQueue):
+class NoQueue(NotedQueue):
     """What SQS says of a queue that is not there."""
 
     async def send(self, bodies: Sequence[bytes]) -> None:
@@ -90,11 +90,11 @@ class Setting:
         self,
         embedder: ColourEmbedder | None = None,
         store: MemoryGalleryStore | None = None,
-        dead: MemoryQueue | None = None,
+        dead: NotedQueue | None = None,
     ) -> None:
         self.requests: NotingQueue = NotingQueue()
-        self.dead = dead or MemoryQueue()
-        self.responses = MemoryQueue()
+        self.dead = dead or NotedQueue()
+        self.responses = NotedQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("recognize", write=self.lines.append)
         self.embedder = embedder or ColourEmbedder()
@@ -176,12 +176,12 @@ async def test_a_message_that_ends_the_function_takes_few_others_along() -> None
     random.seed(5)
     setting = Setting(DeadlyEmbedder())
     bodies = [single_face("Red", f"r{number}").encode() for number in range(9)]
-    setting.requests.preload(*bodies[:4], single_face("Blue", "killer").encode(), *bodies[4:])
+    setting.requests.put(*bodies[:4], single_face("Blue", "killer").encode(), *bodies[4:])
     for _ in range(5):
         leases = await setting.requests.receive(10, wait=0)
         with pytest.raises(Killed):
             await setting.recognize(sqs_of(leases))
-        await MemoryQueue.release(setting.requests, leases)
+        await NotedQueue.release(setting.requests, leases)
     assert len(setting.answers) >= 8
     assert len(setting.requests.bodies) == 10 - len(setting.answers)
 
@@ -290,7 +290,7 @@ async def test_of_a_batch_that_a_queue_took_in_part_the_rest_comes_again() -> No
 
 async def test_an_answer_goes_to_every_response_queue() -> None:
     setting = Setting()
-    copies = MemoryQueue()
+    copies = NotedQueue()
     responses = [setting.responses, copies]
     recognize = Recognize(
         FaceRecognizer(setting.embedder),

@@ -14,7 +14,7 @@ from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer import copies
 from facewire_recognizer.worker import run_recognizer
 from gateway_fakes import FakeResults
-from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually, proven
+from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, NotedQueue, eventually, proven
 
 
 def enrolment(request_id: str) -> DetectedFaces:
@@ -32,8 +32,8 @@ def answer_to(message: DetectedFaces, **fields: Any) -> RecognizedFaces:
 async def answered(results: FakeResults, gallery: MemoryGalleryStore, *messages: DetectedFaces) -> list[str]:
     """Return the ids of the messages that a recognizer answers; all are taken off the queue."""
     requests, responses, stop = (
-        MemoryQueue(*(message.to_bytes() for message in messages)),
-        MemoryQueue(),
+        NotedQueue(*(message.to_bytes() for message in messages)),
+        NotedQueue(),
         asyncio.Event(),
     )
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:

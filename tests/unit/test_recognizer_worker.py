@@ -14,7 +14,7 @@ from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer
 from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer.worker import run_recognizer
-from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, MemoryQueue, eventually, proven
+from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, NotedQueue, eventually, proven
 
 COLOURS = {"Red": (200, 20, 20), "Blue": (20, 20, 200)}
 
@@ -47,7 +47,7 @@ class RefusingStore(MemoryGalleryStore):
 class Setting:
     def __init__(self, enroll_key: bytes | None = ENROLL_KEY) -> None:
         self.enroll_key = enroll_key
-        self.requests, self.responses = MemoryQueue(), MemoryQueue()
+        self.requests, self.responses = NotedQueue(), NotedQueue()
         self.store = RefusingStore()
 
     @asynccontextmanager
@@ -100,7 +100,7 @@ async def test_the_face_is_stored_before_the_answer_is_sent() -> None:
         await send(bodies)
 
     setting.responses.send = note_and_send  # type: ignore[method-assign]
-    setting.requests.preload(enrolment("Red", "r1"))
+    setting.requests.put(enrolment("Red", "r1"))
     answers = await setting.run_until_empty()
     assert stored_when_sent == [1]
     assert answers["r1"].result == "Red"
@@ -109,7 +109,7 @@ async def test_the_face_is_stored_before_the_answer_is_sent() -> None:
 async def test_a_store_out_of_reach_is_tried_again_and_neighbours_go_on() -> None:
     setting = Setting()
     setting.store.errors = [StoreError("locked", "the database is locked")]
-    setting.requests.preload(enrolment("Red", "r1"), enrolment("Blue", "r2"))
+    setting.requests.put(enrolment("Red", "r1"), enrolment("Blue", "r2"))
     answers = await setting.run_until_empty()
     assert len(setting.requests.returned) == 1
     assert {answers["r1"].result, answers["r2"].result} == {"Red", "Blue"}
@@ -119,7 +119,7 @@ async def test_a_store_out_of_reach_is_tried_again_and_neighbours_go_on() -> Non
 async def test_an_enrolment_that_the_gallery_refuses_fails_at_once() -> None:
     setting = Setting()
     setting.store.errors = [GalleryError("face_id_taken", "another person's")]
-    setting.requests.preload(enrolment("Red", "r1"))
+    setting.requests.put(enrolment("Red", "r1"))
     answers = await setting.run_until_empty()
     assert answers["r1"].error is not None
     assert (answers["r1"].error.stage, answers["r1"].error.code) == ("gallery", "face_id_taken")
@@ -130,7 +130,7 @@ async def test_who_may_only_send_to_the_request_queue_enrols_nobody() -> None:
     """What a Greengrass core or a detector may do."""
     setting = Setting()
     forged = unproven("Red", "r2").model_copy(update={"enroll_proof": "0" * 64})
-    setting.requests.preload(unproven("Red", "r1").to_bytes(), forged.to_bytes(), enrolment("Blue", "r3"))
+    setting.requests.put(unproven("Red", "r1").to_bytes(), forged.to_bytes(), enrolment("Blue", "r3"))
     answers = await setting.run_until_empty()
     assert [face.person for face in setting.store.kept.values()] == ["Blue"]
     for error in (answers["r1"].error, answers["r2"].error):
@@ -138,13 +138,13 @@ async def test_who_may_only_send_to_the_request_queue_enrols_nobody() -> None:
         assert (error.stage, error.code) == ("recognize", "enroll_refused")
     assert answers["r3"].result == "Blue"
     assert not setting.requests.returned
-    assert not setting.requests.dead_lettered
+    assert not setting.requests.dead
 
 
 async def test_without_a_key_nobody_is_enrolled_and_faces_are_named() -> None:
     setting = Setting(enroll_key=None)
     plain = unproven("Red", "r2").model_copy(update={"enroll_as": None})
-    setting.requests.preload(enrolment("Red", "r1"), plain.to_bytes())
+    setting.requests.put(enrolment("Red", "r1"), plain.to_bytes())
     answers = await setting.run_until_empty()
     assert not setting.store.kept
     assert answers["r1"].error is not None
@@ -154,7 +154,7 @@ async def test_without_a_key_nobody_is_enrolled_and_faces_are_named() -> None:
 
 async def test_a_proven_message_that_is_sent_again_enrols_once() -> None:
     setting = Setting()
-    setting.requests.preload(*[enrolment("Red", "r1")] * 3)
+    setting.requests.put(*[enrolment("Red", "r1")] * 3)
     await setting.run_until_empty()
     assert setting.store.added == 1
 
@@ -171,10 +171,10 @@ async def test_who_was_enrolled_is_known_to_the_very_next_message() -> None:
 
 async def test_a_body_that_is_no_message_does_not_disturb_its_neighbours() -> None:
     setting = Setting()
-    setting.requests.preload(b'{"request_id": "bad", "faces": 3}', enrolment("Red", "r1"), b"junk")
+    setting.requests.put(b'{"request_id": "bad", "faces": 3}', enrolment("Red", "r1"), b"junk")
     answers = await setting.run_until_empty()
     assert (answers["bad"].status, answers["r1"].status) == ("failed", "done")
-    assert [body for body, _ in setting.requests.dead_lettered] == [b"junk"]
+    assert [body for body, _ in setting.requests.dead] == [b"junk"]
 
 
 async def test_outcomes_are_counted() -> None:
@@ -183,7 +183,7 @@ async def test_outcomes_are_counted() -> None:
 
     before = done()
     setting = Setting()
-    setting.requests.preload(enrolment("Red", "r1"), enrolment("Blue", "r2"))
+    setting.requests.put(enrolment("Red", "r1"), enrolment("Blue", "r2"))
     await setting.run_until_empty()
     assert done() == before + 2
     assert REGISTRY.get_sample_value("facewire_messages_in_flight", {"stage": "recognize"}) == 0

@@ -159,7 +159,6 @@ class Known:
         return later and answer.request_id == raw_frame_id(answer.camera, answer.content_sha256)
 
 
-
 @dataclass(frozen=True, slots=True)
 class RequestState:
     """What is kept under a request id, None for nothing.
