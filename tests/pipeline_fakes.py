@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from facewire.domain.enrolment import proof_of
 from facewire.domain.errors import FacewireError, QueueError
-from facewire.domain.messages import DetectedFaces, Frame
-from facewire.domain.ports import EnrolledFace, Lease, PartialError, PersonSummary
-from facewire.testing import MemoryQueue
+from facewire.domain.messages import DetectedFaces, Frame, now
+from facewire.domain.ports import EnrolledFace, GalleryStore, Lease, PartialError
+from facewire.testing import MemoryGalleryStore, MemoryQueue
 from facewire.vision.embedder import EmbedderSpec
 from facewire.vision.models import find_spec
 
@@ -90,66 +90,45 @@ class ChoosyQueue(NotedQueue):
             raise PartialError("unavailable" if left else "refused", "InvalidThing", left=left, refused=refused)
 
 
-@dataclass
-class MemoryGalleryStore:
-    """A gallery store in memory; `failure`, while set, is what every call raises."""
+class FaultyGallery(MemoryGalleryStore):
+    """A gallery store of which every call raises `failure`, while that is set."""
 
-    kept: dict[tuple[str, str], EnrolledFace] = field(default_factory=dict)
-    number: int = 0
-    failure: FacewireError | None = None
-    added: int = 0
-    refusals: int = 0
+    def __init__(self, failure: FacewireError | None = None) -> None:
+        super().__init__()
+        self.failure = failure
+        self.refusals = 0
 
     async def version(self) -> int:
         self._check()
-        return self.number
+        return await super().version()
 
     async def add(self, faces: Sequence[EnrolledFace]) -> int:
         self._check()
-        new = {(face.face_id, face.embedder): face for face in faces if (face.face_id, face.embedder) not in self.kept}
-        self.kept |= new
-        self.added += len(new)
-        self.number += bool(new)
-        return self.number
+        return await super().add(faces)
 
     async def add_embeddings(self, faces: Sequence[EnrolledFace]) -> int:
         self._check()
-        there = {(face.face_id, face.person) for face in self.kept.values()}
-        new = {(face.face_id, face.embedder): face for face in faces if (face.face_id, face.person) in there}
-        count = len(new.keys() - self.kept.keys())
-        self.kept = new | self.kept
-        self.number += bool(count)
-        return count
+        return await super().add_embeddings(faces)
 
     async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
         self._check()
-        rows = [replace(face, crop=None) for face in self.kept.values() if embedder in (None, face.embedder)]
-        return self.number, rows
+        return await super().faces(embedder)
 
     async def crops(self) -> list[EnrolledFace]:
         self._check()
-        return [face for face in self.kept.values() if face.crop is not None]
-
-    async def people(self) -> list[PersonSummary]:
-        raise NotImplementedError
-
-    async def person(self, person: str) -> PersonSummary | None:
-        raise NotImplementedError(person)
-
-    async def delete_face(self, person: str, face_id: str) -> bool:
-        raise NotImplementedError
-
-    async def delete_person(self, person: str) -> int:
-        gone = [key for key, face in self.kept.items() if face.person == person]
-        for key in gone:
-            del self.kept[key]
-        self.number += bool(gone)
-        return len(gone)
+        return await super().crops()
 
     def _check(self) -> None:
         if self.failure is not None:
             self.refusals += 1
             raise self.failure
+
+
+async def embed_as(gallery: GalleryStore, embedder: str, embedding: bytes) -> None:
+    """Let the one face of the gallery have that embedding alone."""
+    (face,) = await gallery.crops()
+    await gallery.delete_person(face.person)
+    await gallery.add([replace(face, embedder=embedder, embedding=embedding, enrolled_at=now())])
 
 
 class ColourEmbedder:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -25,7 +24,7 @@ from facewire_lambda.people import People
 from facewire_lambda.pictures import Pictures, Place
 from gateway_fakes import FakeResults
 from lambda_events import notification, object_created, portrait
-from pipeline_fakes import ColourEmbedder, MemoryGalleryStore
+from pipeline_fakes import ColourEmbedder, FaultyGallery, embed_as
 
 PUT_AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
 LANDMARKS = np.array([[[40, 50], [80, 50], [60, 70], [45, 90], [75, 90]]], np.float32)
@@ -74,8 +73,8 @@ class FakeS3:
 
 
 class Setting:
-    def __init__(self, found: Detections = FACE, gallery: MemoryGalleryStore | None = None) -> None:
-        self.s3, self.results, self.gallery = FakeS3(), FakeResults(), gallery or MemoryGalleryStore()
+    def __init__(self, found: Detections = FACE, gallery: FaultyGallery | None = None) -> None:
+        self.s3, self.results, self.gallery = FakeS3(), FakeResults(), gallery or FaultyGallery()
         self.lines: list[str] = []
         self.metrics = Metrics("ingest", write=self.lines.append)
         embedder = ColourEmbedder()
@@ -287,8 +286,8 @@ async def test_a_picture_under_enroll_enrols_once_however_often_it_comes() -> No
     assert first == again
     assert first[0]["person"] == "Ada Lovelace"
     assert first[0]["face_id"]
-    assert {face.person for face in setting.gallery.kept.values()} == {"Ada Lovelace"}
-    assert setting.gallery.added == 1
+    assert {face.person for face in setting.gallery.enrolled} == {"Ada Lovelace"}
+    assert len(setting.gallery.enrolled) == 1
 
 
 async def test_an_enrolment_that_cannot_be_kept_now_is_raised_for_aws_to_try_again() -> None:
@@ -301,9 +300,7 @@ async def test_an_enrolment_that_cannot_be_kept_now_is_raised_for_aws_to_try_aga
 async def test_faces_of_another_embedder_are_embedded_again_first() -> None:
     setting = Setting()
     await setting.enroll(setting.put("enroll/Red/1.jpg", portrait("Red")))
-    ((key, face),) = setting.gallery.kept.items()
-    setting.gallery.kept = {(key[0], "older"): replace(face, embedder="older", embedding=bytes(12))}
-    setting.gallery.number += 1
+    await embed_as(setting.gallery, "older", bytes(12))
     other = Setting(gallery=setting.gallery)
     answer = await other.ingest_detect(other.put("input/door/1.jpg", portrait("Red")))
     assert (answer["result"], answer["embedder"]) == ("Red", "colour")
@@ -313,7 +310,7 @@ async def test_a_refused_enrolment_says_why() -> None:
     setting = Setting(found=NO_FACES)
     [outcome] = await setting.enroll(setting.put("enroll/Ada/1.jpg", portrait("Red")))
     assert (outcome["face_id"], outcome["refused"]) == (None, ["no_face"])
-    assert setting.gallery.kept == {}
+    assert setting.gallery.enrolled == []
     setting.metrics.flush()
     assert json.loads(setting.lines[0])["Refused"] == 1
 

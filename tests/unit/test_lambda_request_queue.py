@@ -24,7 +24,7 @@ from facewire_lambda.people import People, open_people
 from facewire_lambda.request_queue import Recognize
 from facewire_lambda.settings import LambdaSettings
 from lambda_events import COLOURS, enrolment, single_face, sqs
-from pipeline_fakes import ChoosyQueue, ColourEmbedder, MemoryGalleryStore, NotedQueue
+from pipeline_fakes import ChoosyQueue, ColourEmbedder, FaultyGallery, NotedQueue
 
 POISON = "{not JSON"
 NOBODY: dict[str, Any] = {"batchItemFailures": []}
@@ -89,7 +89,7 @@ class Setting:
     def __init__(
         self,
         embedder: ColourEmbedder | None = None,
-        store: MemoryGalleryStore | None = None,
+        store: FaultyGallery | None = None,
         dead: NotedQueue | None = None,
     ) -> None:
         self.requests: NotingQueue = NotingQueue()
@@ -98,7 +98,7 @@ class Setting:
         self.lines: list[str] = []
         self.metrics = Metrics("recognize", write=self.lines.append)
         self.embedder = embedder or ColourEmbedder()
-        self.store = store or MemoryGalleryStore()
+        self.store = store or FaultyGallery()
         self.recognize = self.with_people(self.people(poll_seconds=60))
 
     def people(self, *, poll_seconds: float, rows: GalleryRows | None = None) -> People:
@@ -303,7 +303,7 @@ async def test_an_answer_goes_to_every_response_queue() -> None:
 
 
 async def test_while_the_gallery_was_never_read_all_messages_come_again_soon() -> None:
-    store = MemoryGalleryStore(failure=StoreError("unreachable", "no answer"))
+    store = FaultyGallery(StoreError("unreachable", "no answer"))
     setting = Setting(store=store)
     assert failed_ids(await setting.recognize(sqs(single_face("Red", "r1"), single_face("Red", "r2")))) == ["m0", "m1"]
     assert [0 < delay < 2 for _, delay in setting.requests.delays] == [True, True]
@@ -343,8 +343,8 @@ async def test_faces_of_another_embedder_are_left_out_until_a_function_that_may_
     (warning,) = [line for line in logs if line["event"] == "faces of other embedders only are left out"]
     assert warning["faces"] == 1
     assert setting.answers["r1"].faces[0].reason == "empty_gallery"
-    assert {embedder for _, embedder in setting.store.kept} == {"colour"}
-    await setting.store.add([replace(face, embedder="other") for face in setting.store.kept.values()])
+    assert {face.embedder for face in setting.store.enrolled} == {"colour"}
+    await setting.store.add([replace(face, embedder="other") for face in setting.store.enrolled])
     await setting.recognize(sqs(single_face("Red", "r2")))
     assert setting.answers["r2"].result == "Red"
 
@@ -352,7 +352,7 @@ async def test_faces_of_another_embedder_are_left_out_until_a_function_that_may_
 async def test_nobody_is_enrolled_from_the_queue() -> None:
     setting = Setting()
     assert await setting.recognize(sqs(enrolment("Red", "e1"), single_face("Red", "r1"))) == NOBODY
-    assert not setting.store.kept
+    assert not setting.store.enrolled
     error = setting.answers["e1"].error
     assert error is not None
     assert (error.stage, error.code) == ("recognize", "enroll_refused")

@@ -10,11 +10,12 @@ import pytest
 from facewire.domain.messages import DetectedFaces, RecognizedFaces
 from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer
+from facewire.testing import MemoryGalleryStore
 from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer import copies
 from facewire_recognizer.worker import run_recognizer
 from gateway_fakes import FakeResults
-from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, NotedQueue, eventually, proven
+from pipeline_fakes import ENROLL_KEY, ColourEmbedder, NotedQueue, eventually, proven
 
 
 def enrolment(request_id: str) -> DetectedFaces:
@@ -57,7 +58,7 @@ async def test_a_copy_of_an_answered_message_is_passed_over_and_its_neighbours_a
     results, gallery, copy = FakeResults(), MemoryGalleryStore(), enrolment("copy")
     await results.keep([answer_to(copy)])
     assert sorted(await answered(results, gallery, enrolment("a"), copy, enrolment("b"))) == ["a", "b"]
-    assert gallery.added == 2
+    assert len(gallery.enrolled) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from facewire.domain.messages import DetectedFaces, RecognizedFaces
 from facewire.domain.ports import EnrolledFace, Lease
 from facewire.runtime.settings import RecognizerSettings
 from facewire.stages.recognize import FaceRecognizer
+from facewire.testing import MemoryGalleryStore
 from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer.worker import run_recognizer
-from pipeline_fakes import ENROLL_KEY, ColourEmbedder, MemoryGalleryStore, NotedQueue, eventually, proven
+from pipeline_fakes import ENROLL_KEY, ColourEmbedder, NotedQueue, eventually, proven
 
 COLOURS = {"Red": (200, 20, 20), "Blue": (20, 20, 200)}
 
@@ -96,7 +97,7 @@ async def test_the_face_is_stored_before_the_answer_is_sent() -> None:
     send = setting.responses.send
 
     async def note_and_send(bodies: Sequence[bytes]) -> None:
-        stored_when_sent.append(setting.store.added)
+        stored_when_sent.append(len(setting.store.enrolled))
         await send(bodies)
 
     setting.responses.send = note_and_send  # type: ignore[method-assign]
@@ -113,7 +114,7 @@ async def test_a_store_out_of_reach_is_tried_again_and_neighbours_go_on() -> Non
     answers = await setting.run_until_empty()
     assert len(setting.requests.returned) == 1
     assert {answers["r1"].result, answers["r2"].result} == {"Red", "Blue"}
-    assert sorted(face.person for face in setting.store.kept.values()) == ["Blue", "Red"]
+    assert sorted(face.person for face in setting.store.enrolled) == ["Blue", "Red"]
 
 
 async def test_an_enrolment_that_the_gallery_refuses_fails_at_once() -> None:
@@ -132,7 +133,7 @@ async def test_who_may_only_send_to_the_request_queue_enrols_nobody() -> None:
     forged = unproven("Red", "r2").model_copy(update={"enroll_proof": "0" * 64})
     setting.requests.put(unproven("Red", "r1").to_bytes(), forged.to_bytes(), enrolment("Blue", "r3"))
     answers = await setting.run_until_empty()
-    assert [face.person for face in setting.store.kept.values()] == ["Blue"]
+    assert [face.person for face in setting.store.enrolled] == ["Blue"]
     for error in (answers["r1"].error, answers["r2"].error):
         assert error is not None
         assert (error.stage, error.code) == ("recognize", "enroll_refused")
@@ -146,7 +147,7 @@ async def test_without_a_key_nobody_is_enrolled_and_faces_are_named() -> None:
     plain = unproven("Red", "r2").model_copy(update={"enroll_as": None})
     setting.requests.put(enrolment("Red", "r1"), plain.to_bytes())
     answers = await setting.run_until_empty()
-    assert not setting.store.kept
+    assert not setting.store.enrolled
     assert answers["r1"].error is not None
     assert "FACEWIRE_ENROLL_KEY" in answers["r1"].error.detail
     assert answers["r2"].status == "done"
@@ -156,7 +157,7 @@ async def test_a_proven_message_that_is_sent_again_enrols_once() -> None:
     setting = Setting()
     setting.requests.put(*[enrolment("Red", "r1")] * 3)
     await setting.run_until_empty()
-    assert setting.store.added == 1
+    assert len(setting.store.enrolled) == 1
 
 
 async def test_who_was_enrolled_is_known_to_the_very_next_message() -> None:

@@ -22,6 +22,16 @@ class MemoryGalleryStore(GalleryStore):
         self._embeddings: dict[tuple[str, str], bytes] = {}
         self._deleted: dict[str, datetime] = {}
 
+    @property
+    def enrolled(self) -> list[EnrolledFace]:
+        """All faces, once for each embedder, oldest first, crops left out."""
+        return [
+            replace(face, embedder=embedder, embedding=embedding, crop=None)
+            for face in self._oldest_first()
+            for (face_id, embedder), embedding in self._embeddings.items()
+            if face_id == face.face_id
+        ]
+
     async def version(self) -> int:
         """Return the number of the latest change."""
         return self._version
@@ -55,13 +65,7 @@ class MemoryGalleryStore(GalleryStore):
 
     async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
         """Return the version and all faces, or those of one embedder, oldest first, crops left out."""
-        found = [
-            replace(face, embedder=name, embedding=embedding, crop=None)
-            for face in self._oldest_first()
-            for (face_id, name), embedding in self._embeddings.items()
-            if face_id == face.face_id and embedder in (None, name)
-        ]
-        return self._version, found
+        return self._version, [face for face in self.enrolled if embedder in (None, face.embedder)]
 
     async def crops(self) -> list[EnrolledFace]:
         """Return each face that has a crop once, with it and its first embedding, oldest first."""
