@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,10 +13,11 @@ from PIL import Image
 
 from facewire.domain.errors import FacewireError, QueueError, StoreError
 from facewire.domain.messages import Enrolled, Frame, RecognizedFaces, sha256
-from facewire.domain.ports import EnrolledFace, Lease, PersonSummary, Result, ResultPage, ResultQuery
+from facewire.domain.ports import Lease, Result, ResultPage, ResultQuery
 from facewire.runtime.backoff import wait_event
 from facewire.runtime.readiness import Depth, Readiness
 from facewire.runtime.settings import GatewaySettings
+from facewire.testing import MemoryGalleryStore, MemoryResultStore
 from facewire_gateway.api.auth import KeyRing
 from facewire_gateway.api.budget import Bodies
 from facewire_gateway.app import create_app
@@ -41,114 +42,42 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-@dataclass
-class FakeResults:
-    """Results by request id; `keep` takes what ranks higher.
+class FaultyResults(MemoryResultStore):
+    """A result store of which the next `faults` calls of `keep` fail; it notes what it is asked for.
 
     `get` fails with `fault` for what is `unreadable`, and for everything once it was called `unreadable_after` times.
-
-    Answers to content whose hash is `refused` are not kept.
     """
 
-    known: dict[str, Result] = field(default_factory=dict)
-    queries: list[ResultQuery] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
-    named: int = 0
-    faults: int = 0
-    unreadable: set[str] = field(default_factory=set)
-    fault: FacewireError = field(default_factory=lambda: StoreError("io_error", "the disk failed"))
-    unreadable_after: int | None = None
-    refused: set[str] = field(default_factory=set)
-    expired: list[datetime] = field(default_factory=list)
-
-    async def expect(self, frame: Frame) -> None:
-        result = Result(frame.request_id, "pending", frame.camera, frame.content_sha256, frame.received_at, None)
-        self.known.setdefault(frame.request_id, result)
+    def __init__(self, *, unreadable: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.queries: list[ResultQuery] = []
+        self.expired: list[datetime] = []
+        self.faults = 0
+        self.unreadable = set(unreadable)
+        self.fault: FacewireError = StoreError("io_error", "the disk failed")
+        self.unreadable_after: int | None = None
 
     async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
         if self.faults:
             self.faults -= 1
             raise StoreError("disk_full", "no space left")
-        kept = []
-        for found in answers:
-            before = self.known.get(found.request_id)
-            if found.content_sha256 in self.refused:
-                continue
-            if before is None or before.answer is None or before.answer.rank < found.rank:
-                self.known[found.request_id] = Result(
-                    found.request_id, found.status, found.camera, found.content_sha256, found.received_at, found
-                )
-                kept.append(found)
-        return kept
+        return await super().keep(answers)
 
     async def get(self, request_id: str) -> Result | None:
         if self.unreadable_after is not None:
             self.unreadable_after -= 1
         if request_id in self.unreadable or (self.unreadable_after or 0) < 0:
             raise self.fault
-        return self.known.get(request_id)
+        return await super().get(request_id)
 
     async def page(self, query: ResultQuery) -> ResultPage:
         self.queries.append(query)
-        return ResultPage(list(self.known.values()), "next" if len(self.known) == query.limit else None)
-
-    async def overdue(self, before: datetime, limit: int) -> list[Result]:
-        late = (result for result in self.known.values() if result.status == "pending" and result.received_at < before)
-        return list(late)[:limit]
+        return await super().page(query)
 
     async def expire(self, before: datetime, *, forget_before: datetime) -> int:
         assert forget_before < before
         self.expired.append(before)
-        return 0
-
-    async def forget_person(self, person: str, *, gallery_version: int) -> int:
-        assert gallery_version == 1
-        self.forgotten.append(person)
-        return self.named
-
-
-@dataclass
-class FakeGallery:
-    """Faces by person; `read` notes whose faces were read."""
-
-    faces_of: dict[str, list[str]] = field(default_factory=dict)
-    read: list[str] = field(default_factory=list)
-
-    async def version(self) -> int:
-        return 1
-
-    async def add(self, faces: Sequence[EnrolledFace]) -> int:
-        for face in faces:
-            self.faces_of.setdefault(face.person, []).append(face.face_id)
-        return 1
-
-    async def add_embeddings(self, faces: Sequence[EnrolledFace]) -> int:
-        raise NotImplementedError(faces)
-
-    async def faces(self, embedder: str | None = None) -> tuple[int, list[EnrolledFace]]:
-        raise NotImplementedError(embedder)
-
-    async def crops(self) -> list[EnrolledFace]:
-        raise NotImplementedError
-
-    async def people(self) -> list[PersonSummary]:
-        return [summary for person in sorted(self.faces_of) if (summary := await self.person(person))]
-
-    async def person(self, person: str) -> PersonSummary | None:
-        self.read.append(person)
-        moment = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
-        faces = self.faces_of.get(person)
-        return None if faces is None else PersonSummary(person, tuple(faces), moment)
-
-    async def delete_face(self, person: str, face_id: str) -> bool:
-        faces = self.faces_of.get(person, [])
-        if face_id not in faces:
-            return False
-        faces.remove(face_id)
-        return True
-
-    async def delete_person(self, person: str) -> int:
-        return len(self.faces_of.pop(person, []))
+        return await super().expire(before, forget_before=forget_before)
 
 
 @dataclass
@@ -158,7 +87,7 @@ class FakeSink:
     While `room` is cleared it waits with a frame in flight; a frame whose content hash is in `faults` is not kept.
     """
 
-    results: FakeResults
+    results: FaultyResults
     frames: list[Frame] = field(default_factory=list)
     refusal: FacewireError | None = None
     enrolled: dict[str, Enrolled] = field(default_factory=dict)
@@ -242,8 +171,8 @@ class Bench:
 
     client: httpx.AsyncClient
     sink: FakeSink
-    results: FakeResults
-    gallery: FakeGallery
+    results: FaultyResults
+    gallery: MemoryGalleryStore
     feed: Feed
     bodies: Bodies
 
@@ -256,7 +185,7 @@ async def open_bench(
     readiness: dict[str, Readiness] | None = None,
     depths: dict[str, Depth] | None = None,
 ) -> AsyncIterator[Bench]:
-    results, gallery = FakeResults(), FakeGallery()
+    results, gallery = FaultyResults(), MemoryGalleryStore()
     sink, feed = FakeSink(results), Feed(results, poll_seconds=0.05)
     app = create_app(
         settings or GatewaySettings.read(),

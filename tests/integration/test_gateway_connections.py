@@ -8,12 +8,13 @@ import httpx
 import pytest
 
 from facewire.runtime.settings import GatewaySettings
+from facewire.testing import MemoryGalleryStore
 from facewire_gateway import connections
 from facewire_gateway.app import create_app
 from facewire_gateway.connections import most_connections, raise_open_files_limit
 from facewire_gateway.delivery.feed import Feed
 from facewire_gateway.server import listen, serve, url_of
-from gateway_fakes import FakeGallery, FakeResults, FakeSink, picture
+from gateway_fakes import FakeSink, FaultyResults, picture
 from pipeline_fakes import ENROLL_KEY
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -21,9 +22,9 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 @pytest.fixture
 async def url() -> AsyncIterator[httpx.URL]:
-    settings, stop, results = GatewaySettings.read(port=0, drain_seconds=2), asyncio.Event(), FakeResults()
+    settings, stop, results = GatewaySettings.read(port=0, drain_seconds=2), asyncio.Event(), FaultyResults()
     feed = Feed(results)
-    sink, gallery = FakeSink(results), FakeGallery()
+    sink, gallery = FakeSink(results), MemoryGalleryStore()
     app = create_app(settings, sink=sink, results=results, gallery=gallery, feed=feed, enroll_key=ENROLL_KEY)
     listener = listen(settings, keys_required=False)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:

@@ -18,7 +18,7 @@ from facewire_gateway.delivery.drain import ANSWERS, drain_responses
 from facewire_gateway.delivery.feed import Event, Feed
 from facewire_gateway.delivery.notifier import LocalNotifier
 from facewire_gateway.delivery.publish import ResultPublisher
-from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
+from gateway_fakes import FakeQueue, FaultyResults, answer, picture, until
 
 ERROR = {"stage": "intake", "code": "id_conflict", "detail": "used"}
 
@@ -26,7 +26,7 @@ ERROR = {"stage": "intake", "code": "id_conflict", "detail": "used"}
 @dataclass
 class Drained:
     queue: FakeQueue = field(default_factory=FakeQueue)
-    results: FakeResults = field(default_factory=FakeResults)
+    results: FaultyResults = field(default_factory=FaultyResults)
     published: list[RecognizedFaces] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -175,7 +175,7 @@ async def test_a_queue_out_of_reach_is_asked_again(drained: Drained) -> None:
     assert list(drained.results.known) == ["a"]
 
 
-class SurprisedResults(FakeResults):
+class SurprisedResults(FaultyResults):
     """Fails on one answer in a way that nobody has thought of."""
 
     async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
@@ -323,7 +323,7 @@ async def test_a_full_queue_does_not_block(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(broker.sent) == 2
 
 
-async def expect(results: FakeResults, request_id: str, age: float) -> None:
+async def expect(results: FaultyResults, request_id: str, age: float) -> None:
     received_at = now() - timedelta(seconds=age)
     await results.expect(Frame.of(picture(), request_id=request_id, camera="door", received_at=received_at))
 

@@ -13,7 +13,7 @@ from facewire_gateway.api import events
 from facewire_gateway.api.problems import GatewayError
 from facewire_gateway.delivery import feed
 from facewire_gateway.delivery.feed import Event, Feed, Overflow, Subscription
-from gateway_fakes import FakeResults, answer, open_bench, until
+from gateway_fakes import FaultyResults, answer, open_bench, until
 
 
 def answers(*request_ids: str, **fields: object) -> list[RecognizedFaces]:
@@ -35,12 +35,12 @@ def ids(items: Sequence[Event | Overflow | None]) -> list[str]:
 
 
 @pytest.fixture
-def results() -> FakeResults:
-    return FakeResults()
+def results() -> FaultyResults:
+    return FaultyResults()
 
 
 @pytest.fixture
-def source(results: FakeResults) -> Feed:
+def source(results: FaultyResults) -> Feed:
     return Feed(results, poll_seconds=0.05)
 
 
@@ -69,11 +69,11 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told(source: Feed, monk
         assert ids(rest) == ["c", "d", "e"]
 
 
-async def keep_and_publish(results: FakeResults, source: Feed, *request_ids: str) -> None:
+async def keep_and_publish(results: FaultyResults, source: Feed, *request_ids: str) -> None:
     source.publish(await results.keep(answers(*request_ids)))
 
 
-async def test_who_comes_back_gets_what_came_meanwhile(results: FakeResults, source: Feed) -> None:
+async def test_who_comes_back_gets_what_came_meanwhile(results: FaultyResults, source: Feed) -> None:
     await keep_and_publish(results, source, "a", "b", "c")
     with source.subscribe(after=None) as fresh:
         await keep_and_publish(results, source, "d")
@@ -95,7 +95,7 @@ async def test_who_comes_back_too_late_is_told(source: Feed, monkeypatch: pytest
         assert await take(back, 1) == [Overflow(None)]
 
 
-async def test_what_is_replayed_is_what_the_store_says_by_then(results: FakeResults, source: Feed) -> None:
+async def test_what_is_replayed_is_what_the_store_says_by_then(results: FaultyResults, source: Feed) -> None:
     """Another gateway may have deleted a person meanwhile."""
     kept = await results.keep([with_face("a", "Ada"), with_face("b", "Ada"), with_face("c", "Bob")])
     source.publish(kept)
@@ -113,7 +113,9 @@ async def test_what_is_replayed_is_what_the_store_says_by_then(results: FakeResu
 
 
 @pytest.mark.parametrize("fault", [StoreError("io_error", "disk"), RecognizeError("bad_message", "newer")])
-async def test_a_replay_that_cannot_be_read_is_a_gap(results: FakeResults, source: Feed, fault: FacewireError) -> None:
+async def test_a_replay_that_cannot_be_read_is_a_gap(
+    results: FaultyResults, source: Feed, fault: FacewireError
+) -> None:
     results.fault = fault
     await keep_and_publish(results, source, "a", "b")
     results.unreadable.add("a")
@@ -123,7 +125,7 @@ async def test_a_replay_that_cannot_be_read_is_a_gap(results: FakeResults, sourc
     assert ids([event]) == ["b"]
 
 
-async def test_an_outage_is_told_at_once_and_to_who_comes_back_later(results: FakeResults, source: Feed) -> None:
+async def test_an_outage_is_told_at_once_and_to_who_comes_back_later(results: FaultyResults, source: Feed) -> None:
     await keep_and_publish(results, source, "a")
     with source.subscribe() as listening:
         source.miss()

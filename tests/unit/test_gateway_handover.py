@@ -27,7 +27,7 @@ from facewire_gateway.delivery import backlog, handover
 from facewire_gateway.delivery.backlog import Backlog, Detectors
 from facewire_gateway.delivery.handover import HAND_OVER, IN_FLIGHT, HandOver, next_handover
 from facewire_gateway.service import GatewayServiceSettings
-from gateway_fakes import FakeQueue, FakeResults, answer, picture, until
+from gateway_fakes import FakeQueue, FaultyResults, answer, picture, until
 
 SETTINGS = GatewayServiceSettings.read()
 
@@ -93,7 +93,7 @@ QUICK = replace(HAND_OVER, backoff=Backoff(first=0.001, longest=0.01))
 @dataclass
 class Bench:
     outbox: FakeOutbox = field(default_factory=FakeOutbox)
-    results: FakeResults = field(default_factory=FakeResults)
+    results: FaultyResults = field(default_factory=FaultyResults)
     broker: FakeBroker = field(default_factory=FakeBroker)
     detector: FakeDetector = field(default_factory=FakeDetector)
     detectors: Detectors = field(default_factory=Detectors)

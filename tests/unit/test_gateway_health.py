@@ -101,11 +101,11 @@ async def test_what_is_not_there_gets_a_problem(method: str, url: str, status: i
 
 async def test_a_fault_of_ours_is_a_problem_without_its_innards() -> None:
     async with open_bench() as bench:
-        del bench.gallery.faces_of
+        del bench.gallery._faces
         response = await bench.client.get("/v1/people", headers={"X-Request-Id": "r1"})
     problem = response.json()
     assert (response.status_code, problem["code"], problem["request_id"]) == (500, "internal_error", "r1")
-    assert "faces_of" not in response.text
+    assert "_faces" not in response.text
 
 
 async def test_the_api_describes_itself() -> None:

@@ -18,7 +18,7 @@ from facewire_gateway.delivery.feed import Event, Feed, Overflow, Subscription
 from facewire_gateway.delivery.notifier import ReplicatedNotifier
 from facewire_gateway.delivery.publish import ResultPublisher
 from facewire_gateway.delivery.relay import relay
-from gateway_fakes import FakeResults, answer, until
+from gateway_fakes import FaultyResults, answer, until
 
 CONFLICT = {"stage": "intake", "code": "id_conflict", "detail": "used"}
 
@@ -64,7 +64,7 @@ class FakeOutbox:
 
 
 @asynccontextmanager
-async def relaying(results: FakeResults, *feeds: Feed) -> AsyncIterator[list[FakeListening]]:
+async def relaying(results: FaultyResults, *feeds: Feed) -> AsyncIterator[list[FakeListening]]:
     """Relay what `results` holds to each of the feeds; the first connection has been told of."""
     connections = [FakeListening() for _ in feeds]
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
@@ -85,7 +85,7 @@ async def take(subscription: Subscription, count: int) -> list[str]:
 
 
 async def test_every_replica_hears_of_every_answer_once() -> None:
-    results = FakeResults()
+    results = FaultyResults()
     here, there = Feed(results), Feed(results)
     async with relaying(results, here, there) as connections:
         broker, outbox = FakeBroker(connections), FakeOutbox()
@@ -107,7 +107,7 @@ async def test_every_replica_hears_of_every_answer_once() -> None:
 
 
 async def test_who_waits_where_the_answer_is_drained_does_not_wait_for_the_broker() -> None:
-    results = FakeResults()
+    results = FaultyResults()
     feed = Feed(results, poll_seconds=60)
 
     async def publish_nothing(_answers: Sequence[RecognizedFaces]) -> None:
@@ -121,7 +121,7 @@ async def test_who_waits_where_the_answer_is_drained_does_not_wait_for_the_broke
 
 
 async def test_listeners_of_the_gateway_that_drains_hear_of_what_the_broker_does_not_take() -> None:
-    results = FakeResults()
+    results = FaultyResults()
     feed = Feed(results)
 
     async def publish_nothing(_answers: Sequence[RecognizedFaces]) -> None:
@@ -133,7 +133,7 @@ async def test_listeners_of_the_gateway_that_drains_hear_of_what_the_broker_does
 
 
 async def test_who_waits_elsewhere_is_woken_over_the_broker() -> None:
-    results = FakeResults()
+    results = FaultyResults()
     feed = Feed(results, poll_seconds=60)
     async with relaying(results, feed) as [connection], asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(feed.wait_for("a", 30))
@@ -144,7 +144,7 @@ async def test_who_waits_elsewhere_is_woken_over_the_broker() -> None:
 
 
 async def test_what_comes_twice_is_told_once_and_a_better_answer_again() -> None:
-    results = FakeResults()
+    results = FaultyResults()
     feed = Feed(results)
     edge, cloud = answer("a", source="edge"), answer("a", result="Ada")
     async with relaying(results, feed) as [connection]:
@@ -162,7 +162,7 @@ async def test_what_comes_twice_is_told_once_and_a_better_answer_again() -> None
 
 async def test_the_memory_of_what_was_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "MAX_REPLAY", 2)
-    results = FakeResults()
+    results = FaultyResults()
     feed = Feed(results)
     async with relaying(results, feed) as [connection]:
         with feed.subscribe() as subscription:
@@ -173,7 +173,7 @@ async def test_the_memory_of_what_was_told_is_bounded(monkeypatch: pytest.Monkey
 
 
 async def test_a_conflict_that_is_the_answer_of_its_request_is_told_and_one_that_is_not_kept_is_not() -> None:
-    results = FakeResults()
+    results = FaultyResults()
     feed = Feed(results)
     conflicts = {name: answer(name, status="failed", result="Failed", error=CONFLICT) for name in ("kept", "other")}
     malformed = conflicts["kept"].model_copy(update={"answered_at": now(), "error": None})
@@ -187,7 +187,7 @@ async def test_a_conflict_that_is_the_answer_of_its_request_is_told_and_one_that
 
 
 async def test_what_the_store_cannot_tell_of_is_a_gap() -> None:
-    results = FakeResults(unreadable={"a"})
+    results = FaultyResults(unreadable={"a"})
     feed = Feed(results)
     async with relaying(results, feed) as [connection]:
         with feed.subscribe() as subscription:
@@ -198,7 +198,7 @@ async def test_what_the_store_cannot_tell_of_is_a_gap() -> None:
 
 async def test_a_connection_made_again_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "_WATCH_SECONDS", 0.001)
-    results = FakeResults()
+    results = FaultyResults()
     feed = Feed(results)
     async with relaying(results, feed) as [connection]:
         with feed.subscribe() as subscription:

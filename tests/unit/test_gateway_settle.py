@@ -11,7 +11,7 @@ from facewire.domain.messages import Frame, RecognizedFaces, now
 from facewire_gateway.delivery.drain import settle
 from facewire_gateway.delivery.feed import Event, Feed
 from facewire_gateway.delivery.notifier import LocalNotifier
-from gateway_fakes import FakeResults, answer, picture
+from gateway_fakes import FaultyResults, answer, picture
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Told:
 
 
 @pytest.fixture
-def results() -> FakeResults:
-    return FakeResults()
+def results() -> FaultyResults:
+    return FaultyResults()
 
 
-async def test_an_answer_that_was_kept_and_comes_again_is_told_again(results: FakeResults) -> None:
+async def test_an_answer_that_was_kept_and_comes_again_is_told_again(results: FaultyResults) -> None:
     """The gateway that kept it was killed before it told anybody."""
     kept = answer("a", camera="door")
     await results.keep([kept])
@@ -40,7 +40,7 @@ async def test_an_answer_that_was_kept_and_comes_again_is_told_again(results: Fa
     assert (told.everybody, told.senders) == ([kept], [])
 
 
-async def test_an_answer_that_comes_again_is_told_as_it_is_kept_by_now(results: FakeResults) -> None:
+async def test_an_answer_that_comes_again_is_told_as_it_is_kept_by_now(results: FaultyResults) -> None:
     found = answer("a", camera="door", result="Ada")
     await results.keep([found.model_copy(update={"result": "Unknown"})])
     told = Told()
@@ -48,7 +48,7 @@ async def test_an_answer_that_comes_again_is_told_as_it_is_kept_by_now(results: 
     assert [answer.result for answer in told.everybody] == ["Unknown"]
 
 
-async def test_a_refusal_that_was_kept_and_comes_again_is_told_once_more_only(results: FakeResults) -> None:
+async def test_a_refusal_that_was_kept_and_comes_again_is_told_once_more_only(results: FaultyResults) -> None:
     error = {"stage": "intake", "code": "not_an_image", "detail": "text"}
     refusal = answer("a", status="failed", result="Failed", camera="door", error=error)
     await results.keep([refusal])
@@ -57,14 +57,14 @@ async def test_a_refusal_that_was_kept_and_comes_again_is_told_once_more_only(re
     assert (told.everybody, told.senders) == ([refusal], [])
 
 
-async def test_a_second_answer_to_an_answered_request_is_not_told(results: FakeResults) -> None:
+async def test_a_second_answer_to_an_answered_request_is_not_told(results: FaultyResults) -> None:
     await results.keep([answer("a", camera="door")])
     told = Told()
     await settle([answer("a", camera="door"), answer("a", camera="door", source="edge")], results, told)
     assert (told.everybody, told.senders) == ([], [])
 
 
-async def test_a_store_that_fails_after_it_has_kept_an_answer_loses_nothing_to_tell(results: FakeResults) -> None:
+async def test_a_store_that_fails_after_it_has_kept_an_answer_loses_nothing_to_tell(results: FaultyResults) -> None:
     known, new = answer("known", camera="door"), answer("new", camera="door")
     await results.keep([known])
     results.unreadable.add("known")
@@ -76,10 +76,9 @@ async def test_a_store_that_fails_after_it_has_kept_an_answer_loses_nothing_to_t
     assert told.everybody == [known, new]
 
 
-async def test_a_camera_whose_request_id_an_upload_has_taken_is_told_its_answer(results: FakeResults) -> None:
+async def test_a_camera_whose_request_id_an_upload_has_taken_is_told_its_answer(results: FaultyResults) -> None:
     await results.expect(upload := Frame.of(picture(), request_id="7"))
     found = answer("7", camera="door", content_sha256="another", result="Ada")
-    results.refused.add(found.content_sha256)
     told = Told()
     assert await settle([found], results, told) == 0
     assert (told.everybody, told.senders) == ([], [found])
@@ -95,7 +94,7 @@ def repeated(kept: RecognizedFaces, **fields: Any) -> RecognizedFaces:
     return kept.model_copy(update={**later, **fields})
 
 
-async def test_a_camera_that_sends_its_frame_again_is_told_the_answer_that_is_kept(results: FakeResults) -> None:
+async def test_a_camera_that_sends_its_frame_again_is_told_the_answer_that_is_kept(results: FaultyResults) -> None:
     kept = answer("a", camera="door", content_sha256="1", result="Ada")
     await results.keep([kept])
     told = Told()
@@ -107,7 +106,7 @@ async def test_a_camera_that_sends_its_frame_again_is_told_the_answer_that_is_ke
     assert heard.received_at == again.received_at
 
 
-async def test_a_frame_sent_again_that_is_refused_gets_the_answer_that_is_kept(results: FakeResults) -> None:
+async def test_a_frame_sent_again_that_is_refused_gets_the_answer_that_is_kept(results: FaultyResults) -> None:
     kept = answer("a", camera="door", content_sha256="1", result="Ada")
     await results.keep([kept])
     told = Told()
@@ -119,7 +118,7 @@ async def test_a_frame_sent_again_that_is_refused_gets_the_answer_that_is_kept(r
 
 @pytest.mark.parametrize("first", ["door", None], ids=["of a camera", "an upload"])
 async def test_a_second_camera_that_sends_the_same_frame_is_told_its_answer(
-    results: FakeResults, first: str | None
+    results: FaultyResults, first: str | None
 ) -> None:
     kept = answer("a", camera=first, content_sha256="1", result="Ada")
     await results.keep([kept])
@@ -128,7 +127,7 @@ async def test_a_second_camera_that_sends_the_same_frame_is_told_its_answer(
     assert [(heard.camera, heard.result) for heard in told.senders] == [("hall", "Ada")]
 
 
-async def test_a_frame_that_a_queue_delivers_twice_is_answered_once(results: FakeResults) -> None:
+async def test_a_frame_that_a_queue_delivers_twice_is_answered_once(results: FaultyResults) -> None:
     kept = answer("a", camera="door", content_sha256="1")
     await results.keep([kept])
     told = Told()
@@ -136,7 +135,7 @@ async def test_a_frame_that_a_queue_delivers_twice_is_answered_once(results: Fak
     assert (told.everybody, told.senders) == ([], [])
 
 
-async def test_listeners_hear_of_an_answer_once_however_often_it_comes(results: FakeResults) -> None:
+async def test_listeners_hear_of_an_answer_once_however_often_it_comes(results: FaultyResults) -> None:
     published: list[str] = []
     feed = Feed(results)
 

@@ -10,14 +10,14 @@ from facewire.domain.messages import DetectedFaces, RecognizedFaces, failed
 from facewire.domain.ports import Result
 from facewire_lambda.dead_letters import DeadLetters
 from facewire_lambda.emf import Metrics
-from gateway_fakes import FakeResults, answer
+from gateway_fakes import FaultyResults, answer
 from lambda_events import single_face, sqs
 from pipeline_fakes import NotedQueue
 
 NOBODY: dict[str, Any] = {"batchItemFailures": []}
 
 
-class Fragile(FakeResults):
+class Fragile(FaultyResults):
     """Fails on the request r1 as no store should."""
 
     async def get(self, request_id: str) -> Result | None:
@@ -28,8 +28,8 @@ class Fragile(FakeResults):
 
 
 class Setting:
-    def __init__(self, results: FakeResults | None = None) -> None:
-        self.results, self.responses = results or FakeResults(), NotedQueue()
+    def __init__(self, results: FaultyResults | None = None) -> None:
+        self.results, self.responses = results or FaultyResults(), NotedQueue()
         self.lines: list[str] = []
         self.metrics = Metrics("dead-letters", write=self.lines.append)
         responses = [self.responses]

@@ -22,7 +22,7 @@ from facewire_lambda.frames import FrameRecognizer
 from facewire_lambda.ingest import IngestDetect, IngestStore, failure_of
 from facewire_lambda.people import People
 from facewire_lambda.pictures import Pictures, Place
-from gateway_fakes import FakeResults
+from gateway_fakes import FaultyResults
 from lambda_events import notification, object_created, portrait
 from pipeline_fakes import ColourEmbedder, FaultyGallery, embed_as
 
@@ -74,7 +74,7 @@ class FakeS3:
 
 class Setting:
     def __init__(self, found: Detections = FACE, gallery: FaultyGallery | None = None) -> None:
-        self.s3, self.results, self.gallery = FakeS3(), FakeResults(), gallery or FaultyGallery()
+        self.s3, self.results, self.gallery = FakeS3(), FaultyResults(), gallery or FaultyGallery()
         self.lines: list[str] = []
         self.metrics = Metrics("ingest", write=self.lines.append)
         embedder = ColourEmbedder()

@@ -14,7 +14,7 @@ from facewire.testing import MemoryGalleryStore
 from facewire.vision.imagecodec import encode_jpeg
 from facewire_recognizer import copies
 from facewire_recognizer.worker import run_recognizer
-from gateway_fakes import FakeResults
+from gateway_fakes import FaultyResults
 from pipeline_fakes import ENROLL_KEY, ColourEmbedder, NotedQueue, eventually, proven
 
 
@@ -30,7 +30,7 @@ def answer_to(message: DetectedFaces, **fields: Any) -> RecognizedFaces:
     return RecognizedFaces.model_validate({**known, "result": "Red", **fields})
 
 
-async def answered(results: FakeResults, gallery: MemoryGalleryStore, *messages: DetectedFaces) -> list[str]:
+async def answered(results: FaultyResults, gallery: MemoryGalleryStore, *messages: DetectedFaces) -> list[str]:
     """Return the ids of the messages that a recognizer answers; all are taken off the queue."""
     requests, responses, stop = (
         NotedQueue(*(message.to_bytes() for message in messages)),
@@ -55,7 +55,7 @@ async def answered(results: FakeResults, gallery: MemoryGalleryStore, *messages:
 
 
 async def test_a_copy_of_an_answered_message_is_passed_over_and_its_neighbours_are_not() -> None:
-    results, gallery, copy = FakeResults(), MemoryGalleryStore(), enrolment("copy")
+    results, gallery, copy = FaultyResults(), MemoryGalleryStore(), enrolment("copy")
     await results.keep([answer_to(copy)])
     assert sorted(await answered(results, gallery, enrolment("a"), copy, enrolment("b"))) == ["a", "b"]
     assert len(gallery.enrolled) == 2
@@ -67,24 +67,24 @@ async def test_a_copy_of_an_answered_message_is_passed_over_and_its_neighbours_a
     ids=["failed", "answered at the edge", "another picture"],
 )
 async def test_what_has_no_answer_of_a_recognizer_is_recognised(fields: dict[str, Any]) -> None:
-    results, message = FakeResults(), enrolment("r1")
+    results, message = FaultyResults(), enrolment("r1")
     await results.keep([answer_to(message, **fields)])
     assert await answered(results, MemoryGalleryStore(), message) == ["r1"]
 
 
 async def test_a_later_frame_under_the_same_id_is_a_new_request() -> None:
     """A camera that sends the same picture again an hour later."""
-    results, message = FakeResults(), enrolment("r1")
+    results, message = FaultyResults(), enrolment("r1")
     await results.keep([answer_to(message, received_at=message.received_at - timedelta(hours=1))])
     assert await answered(results, MemoryGalleryStore(), message) == ["r1"]
 
 
 async def test_a_store_that_cannot_tell_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(FakeResults):
+    class Slow(FaultyResults):
         async def get(self, request_id: str) -> None:
             assert request_id
             await asyncio.Event().wait()
 
     monkeypatch.setattr(copies, "_LOOK_UP_SECONDS", 0.01)
-    for results in (Slow(), FakeResults(unreadable={"r1"})):
+    for results in (Slow(), FaultyResults(unreadable={"r1"})):
         assert await answered(results, MemoryGalleryStore(), enrolment("r1")) == ["r1"]

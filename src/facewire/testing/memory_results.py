@@ -18,14 +18,14 @@ from facewire.domain.ports import Result, ResultPage, ResultQuery, ResultStore
 
 
 class MemoryResultStore(ResultStore):
-    """Answers by request id, in `results`; what has expired leaves a tombstone.
+    """Answers by request id, in `known`; what has expired leaves a tombstone.
 
     `id_window_seconds` is how long a request id stands for one request: the next one with that id takes its place.
     `clock` says when a person was forgotten.
     """
 
     def __init__(self, *, id_window_seconds: float = 600.0, clock: Callable[[], datetime] = now) -> None:
-        self.results: dict[str, Result] = {}
+        self.known: dict[str, Result] = {}
         self._window = timedelta(seconds=id_window_seconds)
         self._clock = clock
         #: The gallery's version that has no longer known a person, and when that was, by the SHA-256 of the name.
@@ -36,10 +36,10 @@ class MemoryResultStore(ResultStore):
 
         A request that failed for a reason of the moment (`is_retryable`) is pending anew.
         """
-        found = self.results.get(frame.request_id)
+        found = self.known.get(frame.request_id)
         stands = found is not None and _known(found).same_request(frame, self._window)
         if found is None or not stands or is_retryable(found.answer):
-            self.results[frame.request_id] = _pending(frame)
+            self.known[frame.request_id] = _pending(frame)
 
     async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
         """Keep each answer that is better than what is there; return those that were kept.
@@ -51,12 +51,12 @@ class MemoryResultStore(ResultStore):
         return [answer for answer in without if self._keep(answer)]
 
     def _keep(self, answer: RecognizedFaces) -> bool:
-        found = self.results.get(answer.request_id)
+        found = self.known.get(answer.request_id)
         if found is None or _known(found).window_expired(answer, self._window):
             found = _pending(answer)
         elif not _known(found).is_better(answer):
             return False
-        self.results[answer.request_id] = replace(
+        self.known[answer.request_id] = replace(
             found,
             status=answer.status,
             camera=found.camera if found.camera is not None else answer.camera,
@@ -67,12 +67,12 @@ class MemoryResultStore(ResultStore):
 
     async def get(self, request_id: str) -> Result | None:
         """Return what is known of the request, None if it was never seen."""
-        return self.results.get(request_id)
+        return self.known.get(request_id)
 
     async def page(self, query: ResultQuery) -> ResultPage:
         """Return the newest results that fit, a page at a time. StoreError `bad_cursor` for a cursor of nobody's."""
         after = None if query.cursor is None else read_cursor(query.cursor)
-        fitting = [result for result in self.results.values() if _fits(result, query)]
+        fitting = [result for result in self.known.values() if _fits(result, query)]
         found = sorted(fitting, key=_turn, reverse=True)
         rest = [result for result in found if after is None or _turn(result) < after]
         results = rest[: query.limit]
@@ -81,7 +81,7 @@ class MemoryResultStore(ResultStore):
 
     async def overdue(self, before: datetime, limit: int) -> list[Result]:
         """Return requests still pending that were received before that moment, oldest first."""
-        late = [found for found in self.results.values() if found.status == "pending" and found.received_at < before]
+        late = [found for found in self.known.values() if found.status == "pending" and found.received_at < before]
         return sorted(late, key=_turn)[:limit]
 
     async def expire(self, before: datetime, *, forget_before: datetime) -> int:
@@ -89,12 +89,12 @@ class MemoryResultStore(ResultStore):
 
         Return how many results have become tombstones.
         """
-        due = [found for found in self.results.values() if found.status != "expired" and found.received_at < before]
+        due = [found for found in self.known.values() if found.status != "expired" and found.received_at < before]
         for found in due:
-            self.results[found.request_id] = replace(found, status="expired", camera=None, answer=None)
-        for found in list(self.results.values()):
+            self.known[found.request_id] = replace(found, status="expired", camera=None, answer=None)
+        for found in list(self.known.values()):
             if found.status == "expired" and found.received_at < forget_before:
-                del self.results[found.request_id]
+                del self.known[found.request_id]
         return len(due)
 
     async def forget_person(self, person: str, *, gallery_version: int) -> int:
@@ -104,9 +104,9 @@ class MemoryResultStore(ResultStore):
         """
         self._note_forgotten(sha256(person.encode()), gallery_version)
         forgotten = 0
-        for found in list(self.results.values()):
+        for found in list(self.known.values()):
             if found.answer is not None and person in mentioned_people(found.answer):
-                self.results[found.request_id] = replace(found, answer=without_person(found.answer, person))
+                self.known[found.request_id] = replace(found, answer=without_person(found.answer, person))
                 forgotten += 1
         return forgotten
 
