@@ -102,10 +102,13 @@ class MemoryQueue(Queue):
             self._messages.remove(message)
 
     async def release(self, leases: Sequence[Lease], *, delay: float = 0, count_attempt: bool = True) -> None:
-        """Let others receive the messages again, `delay` seconds from now; if `unused` the receive does not count."""
+        """Let others receive the messages again, `delay` seconds from now.
+
+        Without `count_attempt` the receive does not count.
+        """
         for message in self._of(leases):
             message.receipt = None
-            message.receives -= unused
+            message.receives -= not count_attempt
             message.due = self._clock() + delay
         self._announce()
 

@@ -17,9 +17,9 @@ from facewire.adapters.aws.dynamodb.history import History
 from facewire.adapters.aws.dynamodb.items import TTL, Key, Write, ttl
 from facewire.adapters.aws.dynamodb.rows import Row, compressed, fitting, frame_key
 from facewire.adapters.aws.dynamodb.table import SEGMENTS, Table, together
-from facewire.domain.answers import is_retryable, without_forgotten, without_person
+from facewire.domain.answers import without_forgotten, without_person
 from facewire.domain.errors import StoreError
-from facewire.domain.lifecycle import FORGOTTEN_FOR
+from facewire.domain.lifecycle import FORGOTTEN_FOR, Accepted, Answered, RequestState
 from facewire.domain.messages import Frame, RecognizedFaces, now, sha256
 from facewire.domain.ports import Result, ResultPage, ResultQuery, ResultStore
 
@@ -60,8 +60,7 @@ class DynamoDbResultStore(ResultStore):
         """
         there: Row | None = None
         async for _ in self._attempts(frame.request_id):
-            counts = there and there.as_of(self._since())
-            if counts and counts.known.same_request(frame, self._window) and not is_retryable(counts.answer):
+            if self._state(there).on(Accepted(frame)).outcome == "repeat":
                 return
             if await self._put(Row.pending(frame), there):
                 return
@@ -147,10 +146,14 @@ class DynamoDbResultStore(ResultStore):
         answer = row.answer
         if there is None or answer is None:
             return row
-        known = there.as_of(self._since()).known
-        if known.window_expired(answer, self._window):
-            return row
-        return row.in_place_of(there) if known.is_better(answer) else None
+        transition = self._state(there).on(Answered(answer))
+        kept = transition.state.kept
+        if transition.outcome != "kept" or kept is None:
+            return None
+        return row.in_place_of(there) if kept.received_at == there.received_at else row
+
+    def _state(self, there: Row | None) -> RequestState:
+        return RequestState(None if there is None else there.as_of(self._since()).result, self._window)
 
     async def _take_out_forgotten(self, answers: Sequence[RecognizedFaces]) -> Mapping[str, int]:
         """Take those names out of what stands for the answers who were forgotten meanwhile; return all guards."""

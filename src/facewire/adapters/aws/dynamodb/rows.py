@@ -10,7 +10,7 @@ from facewire.adapters.aws.dynamodb.items import TTL, Item, Key, Write, ttl
 from facewire.domain.answers import mentioned_people, recognized_people
 from facewire.domain.archive import ProcessedFrame
 from facewire.domain.errors import StoreError
-from facewire.domain.lifecycle import EXPIRED, EXPIRED_RANK, Known
+from facewire.domain.lifecycle import EXPIRED, EXPIRED_RANK
 from facewire.domain.messages import FAILED, MAX_FACES, Failure, Frame, RecognizedFaces, Status
 from facewire.domain.names import MAX_CAMERA, MAX_PERSON
 from facewire.domain.ports import Result
@@ -105,13 +105,6 @@ class Row:
     def moment(self) -> str:
         """What requests are sorted by."""
         return moment_of(self.received_at, self.request_id)
-
-    @property
-    def known(self) -> Known:
-        """What the rules for request ids need."""
-        answer = self.answer
-        gallery_version = None if answer is None else answer.gallery_version
-        return Known(self.status, self.rank, self.content_sha256, self.received_at, gallery_version)
 
     @property
     def answer(self) -> RecognizedFaces | None:
