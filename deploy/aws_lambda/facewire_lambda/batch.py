@@ -12,9 +12,10 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
-from facewire.domain.errors import FacewireError, QueueError, needs_operator
+from facewire.domain.errors import FacewireError, QueueError, RecognizeError, needs_operator
 from facewire.domain.failures import error_name, error_origin
-from facewire.domain.ports import Lease, Queue, Sender
+from facewire.domain.messages import MAX_MESSAGE_BYTES, RecognizedFaces
+from facewire.domain.ports import Lease, PartialError, Queue, Sender
 from facewire.work.handler import (
     DeadLetter,
     Done,
@@ -28,7 +29,6 @@ from facewire.work.handler import (
 )
 from facewire.work.retry import RetryStrategy, attempt, judge
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import send_each
 from facewire_lambda.runtime import Event
 
 M = TypeVar("M")
@@ -160,3 +160,30 @@ async def _send(outgoing: Sequence[Sequence[Outgoing]]) -> Mapping[int, QueueErr
         errors = await send_each(queue, [body for _, body in sends])
         refused |= {sends[position][0]: error for position, error in errors.items()}
     return refused
+
+
+async def send_to_all(queues: Sequence[Sender], body: bytes) -> None:
+    """Send an answer to each queue; QueueError where one does not take it. Send it again then."""
+    for errors in await asyncio.gather(*(send_each(queue, [body]) for queue in queues)):
+        for error in errors.values():
+            raise error
+
+
+async def send_each(queue: Sender, bodies: Sequence[bytes]) -> dict[int, QueueError]:
+    """Send the bodies; return, by position, why the queue did not take some of them."""
+    try:
+        await queue.send(bodies)
+    except PartialError as error:
+        return dict.fromkeys([*error.left, *error.refused], error)
+    except QueueError as error:
+        return dict.fromkeys(range(len(bodies)), error)
+    return {}
+
+
+def answer_body(answer: RecognizedFaces, error: type[FacewireError] = RecognizeError) -> bytes:
+    """Return the answer as a message; an `error` with code `message_too_large` where no queue takes it."""
+    body = answer.to_bytes()
+    if len(body) > MAX_MESSAGE_BYTES:
+        detail = f"the answer would have {len(body):,} bytes, a queue takes {MAX_MESSAGE_BYTES:,}"
+        raise error("message_too_large", detail)
+    return body

@@ -18,9 +18,8 @@ from facewire.domain.messages import RecognizedFaces
 from facewire.domain.ports import ResultStore, Sender
 from facewire.work.handler import Done, Handler, Message, Outcome, Outgoing
 from facewire.work.retry import RetryStrategy
-from facewire_lambda.batch import Batches, Record, batch_result
+from facewire_lambda.batch import Batches, Record, answer_body, batch_result, send_to_all
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import answer_body, send_to_all
 from facewire_lambda.runtime import Event, Function
 from facewire_lambda.runtime import Handler as LambdaHandler
 from facewire_lambda.settings import LambdaSettings

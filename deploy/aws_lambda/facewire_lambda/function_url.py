@@ -21,8 +21,8 @@ from facewire.domain.ports import PartialError, Sender
 from facewire.domain.timing import milliseconds_between
 from facewire.runtime.loading import load_face_detector
 from facewire.stages.detect import FaceDetector
+from facewire_lambda.batch import answer_body, send_to_all
 from facewire_lambda.emf import Metrics
-from facewire_lambda.responses import answer_body, send_to_all
 from facewire_lambda.runtime import Event, Function, Handler
 from facewire_lambda.settings import LambdaSettings
 

@@ -16,13 +16,13 @@ import typer
 
 from facewire.domain.errors import FacewireError
 from facewire.runtime.exits import leaves, tell
-from facewire_standalone.commands.cli_aws import app as aws_app
-from facewire_standalone.commands.cli_certs import app as certs_app
-from facewire_standalone.commands.cli_gallery import app as gallery_app
-from facewire_standalone.commands.cli_init import init
-from facewire_standalone.commands.cli_keys import app as keys_app
-from facewire_standalone.commands.cli_models import app as models_app
 from facewire_standalone.commands.options import Data, Embedder, Key, Pictures, Url
+from facewire_standalone.groups.cli_aws import app as aws_app
+from facewire_standalone.groups.cli_certs import app as certs_app
+from facewire_standalone.groups.cli_gallery import app as gallery_app
+from facewire_standalone.groups.cli_init import init
+from facewire_standalone.groups.cli_keys import app as keys_app
+from facewire_standalone.groups.cli_models import app as models_app
 
 app = typer.Typer(
     name="facewire",

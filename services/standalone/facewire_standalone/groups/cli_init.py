@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facewire_standalone.commands.cli_certs import Pki
+from facewire_standalone.groups.cli_certs import Pki
 
 Names = Annotated[
     list[str] | None,
