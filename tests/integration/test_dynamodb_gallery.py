@@ -239,7 +239,7 @@ class ConflictingClient:
 @pytest.mark.timeout(240)
 async def test_three_hundred_enrolments_at_once_all_succeed(raw: RawTable) -> None:
     client = ConflictingClient(raw.client)
-    # The emulator may be slow where tests run beside each other: what is tried is that none gives up for conflicts alone.
+    # The emulator may be slow: what is tried is that none gives up for conflicts alone.
     tables = [Table(client, raw.name, patience_seconds=200) for _ in range(300)]  # type: ignore[arg-type] # as a client
     stores = [DynamoDbGalleryStore(table) for table in tables]
     await asyncio.gather(*(store.add([face(number, f"p{number}")]) for number, store in enumerate(stores)))
