@@ -87,8 +87,8 @@ class Batches:
         refused = await _send([verdict.outgoing if isinstance(verdict, Done) else () for verdict in verdicts])
         for place, refusal in refused.items():
             outcomes[place], verdicts[place] = refusal, await judge(handler, messages[place], refusal, self.retry)
-        for record, outcome in zip(records, outcomes, strict=True):
-            _note(handler, record, outcome)
+        for record, message, outcome in zip(records, messages, outcomes, strict=True):
+            _note(handler.name, record, message, outcome)
         # All at once: with a queue out of reach each takes long, and without a result those done come again as well.
         settled = await asyncio.gather(
             *(
@@ -141,13 +141,12 @@ class Batches:
         self.metrics.count("GivenUp")
 
 
-def _note(handler: Handler[M], record: Record, outcome: Outcome) -> None:
+def _note(stage: str, record: Record, message: Message[M], outcome: Outcome) -> None:
     if isinstance(outcome, Exception):
-        said = Message(record.lease, handler.read)
         facts = {"receives": record.lease.receives, "error": error_name(outcome), "at": error_origin(outcome)}
         detail = outcome.detail if isinstance(outcome, FacewireError) else None
-        ids = {"request_id": request_id_of(said), "message_id": record.message_id}
-        _log.warning("a message failed", stage=handler.name, detail=detail, **ids, **facts)
+        ids = {"request_id": request_id_of(message), "message_id": record.message_id}
+        _log.warning("a message failed", stage=stage, detail=detail, **ids, **facts)
 
 
 async def _send(outgoing: Sequence[Sequence[Outgoing]]) -> Mapping[int, QueueError]:
