@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from facewire.adapters.mqtt.connection import Received
-from facewire.domain.messages import RecognizedFaces, now
+from facewire.domain.messages import Frame, RecognizedFaces, now
 from facewire.runtime.background import background
 from facewire_gateway.delivery import feed as feed_module
 from facewire_gateway.delivery import relay as relay_module
@@ -176,7 +176,11 @@ async def test_a_conflict_that_is_the_answer_of_its_request_is_told_and_one_that
     results = FaultyResults()
     feed = Feed(results)
     conflicts = {name: answer(name, status="failed", result="Failed", error=CONFLICT) for name in ("kept", "other")}
+    upload = Frame.of(b"an upload", request_id="kept")
+    refused = {"content_sha256": upload.content_sha256, "received_at": upload.received_at}
+    conflicts["kept"] = conflicts["kept"].model_copy(update=refused)
     malformed = conflicts["kept"].model_copy(update={"answered_at": now(), "error": None})
+    await results.expect(upload)
     await results.keep([conflicts["kept"], answer("other")])
     async with relaying(results, feed) as [connection]:
         with feed.subscribe() as subscription:

@@ -5,14 +5,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from facewire.domain.answers import (
-    is_retryable,
     mentioned_people,
     recognized_people,
     without_forgotten,
     without_person,
 )
 from facewire.domain.cursor import read_cursor, write_cursor
-from facewire.domain.lifecycle import EXPIRED_RANK, FORGOTTEN_FOR, Known
+from facewire.domain.lifecycle import FORGOTTEN_FOR, Accepted, Answered, RequestState
 from facewire.domain.messages import Frame, RecognizedFaces, now, sha256
 from facewire.domain.ports import Result, ResultPage, ResultQuery, ResultStore
 
@@ -36,10 +35,7 @@ class MemoryResultStore(ResultStore):
 
         A request that failed for a reason of the moment (`is_retryable`) is pending anew.
         """
-        found = self.known.get(frame.request_id)
-        stands = found is not None and _known(found).same_request(frame, self._window)
-        if found is None or not stands or is_retryable(found.answer):
-            self.known[frame.request_id] = _pending(frame)
+        self._follow(frame.request_id, Accepted(frame))
 
     async def keep(self, answers: Sequence[RecognizedFaces]) -> list[RecognizedFaces]:
         """Keep each answer that is better than what is there; return those that were kept.
@@ -51,19 +47,14 @@ class MemoryResultStore(ResultStore):
         return [answer for answer in without if self._keep(answer)]
 
     def _keep(self, answer: RecognizedFaces) -> bool:
-        found = self.known.get(answer.request_id)
-        if found is None or _known(found).window_expired(answer, self._window):
-            found = _pending(answer)
-        elif not _known(found).is_better(answer):
-            return False
-        self.known[answer.request_id] = replace(
-            found,
-            status=answer.status,
-            camera=found.camera if found.camera is not None else answer.camera,
-            content_sha256=found.content_sha256 or answer.content_sha256,
-            answer=answer,
-        )
-        return True
+        return self._follow(answer.request_id, Answered(answer)) == "kept"
+
+    def _follow(self, request_id: str, event: Accepted | Answered) -> str:
+        """Keep what the event makes of the request; return what that is."""
+        transition = RequestState(self.known.get(request_id), self._window).on(event)
+        if transition.state.kept is not None:
+            self.known[request_id] = transition.state.kept
+        return transition.outcome
 
     async def get(self, request_id: str) -> Result | None:
         """Return what is known of the request, None if it was never seen."""
@@ -115,17 +106,6 @@ class MemoryResultStore(ResultStore):
         lately = {name: noted for name, noted in self._forgotten.items() if noted[1] >= moment - FORGOTTEN_FOR}
         version, _ = lately.get(person, (0, moment))
         self._forgotten = lately | {person: (max(version, gallery_version), moment)}
-
-
-def _known(found: Result) -> Known:
-    if found.status == "expired":
-        return Known(found.status, EXPIRED_RANK, found.content_sha256, found.received_at)
-    rank, version = (0, None) if found.answer is None else (found.answer.rank, found.answer.gallery_version)
-    return Known(found.status, rank, found.content_sha256, found.received_at, version)
-
-
-def _pending(request: Frame | RecognizedFaces) -> Result:
-    return Result(request.request_id, "pending", request.camera, request.content_sha256, request.received_at, None)
 
 
 def _turn(result: Result) -> tuple[datetime, str]:
